@@ -1,0 +1,27 @@
+"""Relational image quality assessment: signed distortion maps, a score, losses and metrics."""
+
+from relqa_loss._version import __version__
+from relqa_loss.channels import CHANNELS
+from relqa_loss.functional import (
+    distortion_maps,
+    relate,
+    relational_distance,
+    relational_score,
+    spatial_map_weighted_loss,
+)
+from relqa_loss.losses import RelationalLoss, SpatialMapWeightedLoss
+from relqa_loss.network import Relation, load_pretrained
+
+__all__ = [
+    "CHANNELS",
+    "Relation",
+    "RelationalLoss",
+    "SpatialMapWeightedLoss",
+    "__version__",
+    "distortion_maps",
+    "load_pretrained",
+    "relate",
+    "relational_distance",
+    "relational_score",
+    "spatial_map_weighted_loss",
+]

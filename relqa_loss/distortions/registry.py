@@ -1,0 +1,149 @@
+"""The registry of operators: a decorator, look-up, and third parties' entry points."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import entry_points
+from typing import Literal
+
+from relqa_loss.distortions.operator import Apply, Curve, Operator
+
+ENTRY_POINT_GROUP = "relqa_loss.operators"
+"""Packages list modules under this group; importing them registers their operators."""
+
+_FAMILIES = (
+    "blur",
+    "sharpen",
+    "noise",
+    "smoothing",
+    "compression",
+    "ringing",
+    "tone",
+    "colour",
+    "chroma",
+    "banding",
+    "geometry",
+    "corruption",
+    "resampling",
+    "synthesis",
+)
+
+_operators: dict[str, Operator] = {}
+_state = {"loaded": False}
+
+
+def register(
+    name: str,
+    *,
+    channel: str,
+    sign: int,
+    curve: Curve,
+    family: str | None = None,
+    side: Mapping[str, float] | None = None,
+    differentiable: bool = True,
+    runs_on: Literal["torch", "host"] = "torch",
+    mildest: bool = False,
+    one_directional: bool = True,
+    hard_mask: bool = False,
+) -> Callable[[Apply], Apply]:
+    """Register the decorated function as an operator; see :class:`Operator` for the arguments.
+
+    The first line of the function's docstring becomes its description, and its module's last name
+    the family unless one is given.
+
+    Raises:
+        ValueError: If the name is taken or a channel is unknown.
+
+    Example:
+        >>> import torch
+        >>> from relqa_loss.distortions import Curve, register, unregister, get_operator
+        >>> @register("my_fade", channel="contrast", sign=-1, curve=Curve(0.01, 0.5))
+        ... def my_fade(images, strength, generator):
+        ...     '''Fades towards mid-grey.'''
+        ...     return images + strength * (0.5 - images)
+        >>> get_operator("my_fade").about
+        'Fades towards mid-grey.'
+        >>> unregister("my_fade")
+    """
+
+    def decorate(function: Apply) -> Apply:
+        if name in _operators:
+            raise ValueError(
+                f"an operator named {name!r} is already registered (family "
+                f"{_operators[name].family!r}); choose another name or unregister it first"
+            )
+        _operators[name] = Operator(
+            name=name,
+            family=family or function.__module__.rpartition(".")[2],
+            channel=channel,
+            sign=sign,
+            curve=curve,
+            apply=function,
+            side=dict(side or {}),
+            differentiable=differentiable,
+            runs_on=runs_on,
+            mildest=mildest,
+            one_directional=one_directional,
+            hard_mask=hard_mask,
+            about=(function.__doc__ or "").strip().partition("\n")[0],
+        )
+        return function
+
+    return decorate
+
+
+def unregister(name: str) -> None:
+    """Remove an operator.
+
+    Raises:
+        ValueError: If there is none of that name.
+    """
+    _load_all()
+    if name not in _operators:
+        raise ValueError(_unknown(name))
+    del _operators[name]
+
+
+def get_operator(name: str) -> Operator:
+    """The operator called ``name``.
+
+    Raises:
+        ValueError: If there is none of that name.
+    """
+    _load_all()
+    try:
+        return _operators[name]
+    except KeyError:
+        raise ValueError(_unknown(name)) from None
+
+
+def list_operators(channel: str | None = None) -> list[Operator]:
+    """All registered operators in order of registration, or those of one dominant channel."""
+    _load_all()
+    return [op for op in _operators.values() if channel is None or op.channel == channel]
+
+
+def operator_names() -> Iterator[str]:
+    """Names of all registered operators, in order of registration."""
+    return (operator.name for operator in list_operators())
+
+
+def _unknown(name: str) -> str:
+    return f"no operator named {name!r}; `relqa engine list` prints the {len(_operators)} there are"
+
+
+def _load_all() -> None:
+    # On first use rather than at import: the core package must import without Pillow or SciPy,
+    # and a third party's module may itself import this one.
+    if _state["loaded"]:
+        return
+    _state["loaded"] = True
+    try:
+        for family in _FAMILIES:
+            importlib.import_module(f"relqa_loss.distortions.{family}")
+        for entry in entry_points(group=ENTRY_POINT_GROUP):
+            entry.load()
+    except BaseException:
+        _state["loaded"] = False
+        raise

@@ -1,0 +1,157 @@
+"""The registry: third parties' operators by decorator and by entry point, and its errors."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from relqa_loss.distortions import (
+    Curve,
+    DistortionEngine,
+    Recipe,
+    Step,
+    get_operator,
+    list_operators,
+    operator_names,
+    register,
+    registry,
+    unregister,
+)
+
+
+@pytest.fixture
+def fade() -> Iterator[str]:
+    name = "test_fade"
+
+    @register(name, channel="contrast", sign=-1, curve=Curve(0.01, 0.5), side={"sharpness": -0.1})
+    def test_fade(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+        """Fades towards mid-grey.
+
+        Further lines are not part of the listing.
+        """
+        return images + strength * (0.5 - images)
+
+    yield name
+    unregister(name)
+
+
+def test_decorated_operator_is_listed(fade: str) -> None:
+    operator = get_operator(fade)
+    assert operator.about == "Fades towards mid-grey."
+    assert operator.family == "test_registry"
+    assert operator in list_operators()
+    assert operator in list_operators("contrast")
+    assert operator not in list_operators("noise")
+    assert fade in set(operator_names())
+
+
+def test_decorated_operator_takes_part_in_the_engine(fade: str) -> None:
+    assert fade in DistortionEngine().operators
+    image = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
+    sample = DistortionEngine([fade]).apply(image, Recipe((Step(fade, 1.0),), seed=0))
+    torch.testing.assert_close(sample.distorted, 0.5 * image + 0.25)
+
+
+def test_decorator_returns_the_function(fade: str) -> None:
+    @register("test_other", channel="noise", sign=1, curve=Curve(0.1, 1), family="own")
+    def function(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+        return images - strength
+
+    try:
+        assert get_operator("test_other").apply is function
+        assert get_operator("test_other").family == "own"
+        assert float(function(torch.ones(1), 0.25, torch.Generator())) == 0.75
+    finally:
+        unregister("test_other")
+
+
+def test_a_taken_name_is_refused_and_the_first_stays(fade: str) -> None:
+    first = get_operator(fade)
+    with pytest.raises(ValueError, match="'test_fade' is already registered"):
+        register(fade, channel="noise", sign=1, curve=Curve(0.1, 1))(first.apply)
+    assert get_operator(fade) is first
+    with pytest.raises(ValueError, match="already registered"):
+        register("gaussian_blur", channel="noise", sign=1, curve=Curve(0.1, 1))(first.apply)
+
+
+def test_an_invalid_operator_is_not_registered() -> None:
+    with pytest.raises(ValueError, match="unknown channel"):
+        register("test_bad", channel="smell", sign=1, curve=Curve(0.1, 1))(lambda i, s, g: i)
+    assert "test_bad" not in set(operator_names())
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(ValueError, match="no operator named 'nonsense'"):
+        get_operator("nonsense")
+    with pytest.raises(ValueError, match="no operator named 'nonsense'"):
+        unregister("nonsense")
+
+
+def test_unregistered_operator_is_gone() -> None:
+    register("test_brief", channel="noise", sign=1, curve=Curve(0.1, 1))(lambda i, s, g: i)
+    unregister("test_brief")
+    assert "test_brief" not in set(operator_names())
+
+
+def test_listing_is_a_copy() -> None:
+    count = len(list_operators())
+    list_operators().clear()
+    assert len(list_operators()) == count
+
+
+@pytest.fixture
+def installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A package as pip would leave it on the path, not loaded yet."""
+    (tmp_path / "relqa_third_party.py").write_text(
+        "from relqa_loss.distortions import Curve, register\n"
+        "@register('test_dim', channel='luminance', sign=-1, curve=Curve(0.01, 0.5))\n"
+        "def dim(images, strength, generator):\n"
+        "    '''Takes light away.'''\n"
+        "    return images * (1 - strength)\n"
+    )
+    information = tmp_path / "relqa_third_party-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: relqa-third-party\nVersion: 1.0\n"
+    )
+    (information / "entry_points.txt").write_text(
+        f"[{registry.ENTRY_POINT_GROUP}]\nextra = relqa_third_party\n"
+    )
+    list_operators()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.invalidate_caches()
+    monkeypatch.setitem(registry._state, "loaded", False)
+    yield
+    registry._operators.pop("test_dim", None)
+    sys.modules.pop("relqa_third_party", None)
+
+
+@pytest.mark.usefixtures("installed_package")
+def test_operator_by_entry_point() -> None:
+    assert "test_dim" in set(operator_names())
+    assert get_operator("test_dim").family == "relqa_third_party"
+    assert "test_dim" in DistortionEngine().operators
+    sample = DistortionEngine(["test_dim"]).sample(torch.ones(3, 16, 16), seed=1)
+    assert sample.recipe.steps[0].operator == "test_dim"
+    assert float(sample.distorted.min()) < 1
+
+
+@pytest.mark.usefixtures("installed_package")
+def test_entry_points_load_once() -> None:
+    count = len(list_operators())
+    # A second load would raise, since the name is taken.
+    assert len(list_operators()) == count
+
+
+@pytest.mark.usefixtures("installed_package")
+def test_a_broken_package_is_not_hidden(tmp_path: Path) -> None:
+    (tmp_path / "relqa_third_party.py").write_text("raise RuntimeError('broken package')\n")
+    for _ in range(2):  # the error is not swallowed by a half-finished first load
+        with pytest.raises(RuntimeError, match="broken package"):
+            list_operators()
