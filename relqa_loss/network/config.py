@@ -1,0 +1,51 @@
+"""Shape of a parity network, stored beside its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from relqa_loss.channels import CHANNELS
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Architecture of a :class:`~relqa_loss.network.ParityNetwork`.
+
+    Args:
+        channels: Names of the map channels, in order.
+        widths: Encoder widths at strides 2, 4, 8 and 16.
+        odd_widths: Widths of the odd stream at strides 4, 8 and 16.
+        floor: Least visibility weight of the pixel pyramid, before the distance scale. It makes
+            ``distance ≥ floor · scale · mean|image − reference|`` hold for every pair.
+    """
+
+    channels: tuple[str, ...] = CHANNELS
+    widths: tuple[int, int, int, int] = (16, 32, 64, 96)
+    odd_widths: tuple[int, int, int] = (24, 48, 48)
+    floor: float = 0.1
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> NetworkConfig:
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: For keys that this version does not know.
+        """
+        unknown = set(record) - set(cls.__dataclass_fields__)
+        if unknown:
+            raise ValueError(
+                f"unknown architecture keys {sorted(unknown)}: these weights were made by another "
+                "version of relqa_loss; upgrade it"
+            )
+        return cls(
+            **{key: tuple(v) if isinstance(v, list) else v for key, v in record.items()}  # type: ignore[arg-type]
+        )

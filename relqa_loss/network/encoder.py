@@ -1,0 +1,41 @@
+"""The shared encoder: features of one image at strides 2, 4, 8 and 16."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class _Stage(nn.Module):
+    """Halves the resolution without discarding anything, then mixes a 3×3 neighbourhood.
+
+    Space-to-depth and a 1×1 convolution see every pixel that enters, unlike a strided 3×3
+    convolution or a max-pool; patterns that a stride cannot see are what an optimiser exploits.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(4 * inputs, outputs, 1)
+        self.mix = nn.Conv2d(outputs, outputs, 3, padding=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        reduced = F.silu(self.reduce(F.pixel_unshuffle(features, 2)))
+        return reduced + F.silu(self.mix(reduced))
+
+
+class Encoder(nn.Module):
+    """Features of an image in [0, 1] at strides 2, 4, 8 and 16."""
+
+    def __init__(self, widths: tuple[int, int, int, int]) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(12, widths[0], 3, padding=1)
+        self.stages = nn.ModuleList(
+            _Stage(inputs, outputs) for inputs, outputs in zip(widths[:-1], widths[1:], strict=True)
+        )
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """``N×3×H×W`` (sides divisible by 16) → four feature maps."""
+        features = [F.silu(self.stem(F.pixel_unshuffle(image, 2)))]
+        for stage in self.stages:
+            features.append(stage(features[-1]))
+        return tuple(features)

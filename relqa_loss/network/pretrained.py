@@ -1,0 +1,179 @@
+"""Finding, verifying and freezing shipped weights. No network access, no pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import nn
+
+from relqa_loss.network.config import NetworkConfig
+from relqa_loss.network.model import ParityNetwork
+
+DEFAULT_WEIGHTS = "relqa-base"
+"""Name of the weights used unless others are asked for."""
+
+MANIFEST_NAME = "manifest.json"
+
+
+@dataclass(frozen=True)
+class WeightsRecord:
+    """What the manifest says about one weights file."""
+
+    name: str
+    path: Path
+    sha256: str
+    config: NetworkConfig
+    training: dict[str, Any]
+
+    @property
+    def version(self) -> str:
+        """Name and first digits of the hash, to be reported beside scores."""
+        return f"{self.name}@{self.sha256[:8]}"
+
+
+def pretrained_folder() -> Path:
+    """The folder of the shipped weights: inside an installed wheel, or at the repository's top.
+
+    Raises:
+        FileNotFoundError: If neither holds a manifest.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "pretrained", package.parent / "pretrained"):
+        if (folder / MANIFEST_NAME).is_file():
+            return folder
+    raise FileNotFoundError(
+        f"no {MANIFEST_NAME} under {package / 'pretrained'} or {package.parent / 'pretrained'}: "
+        "the installation is incomplete; reinstall relqa-loss or pass weights=PATH"
+    )
+
+
+def find_weights(weights: str | os.PathLike[str] = DEFAULT_WEIGHTS) -> WeightsRecord:
+    """Look up weights by shipped name, or by path.
+
+    Args:
+        weights: A name in the shipped manifest, or the path of a ``.safetensors`` file with a
+            manifest of the same name beside it (``model.safetensors`` and ``model.json``, as
+            ``relqa train`` writes them).
+
+    Raises:
+        ValueError: For an unknown name, or a manifest that does not describe the file.
+        FileNotFoundError: If the file or its manifest is missing.
+    """
+    path = Path(weights)
+    if path.suffix == ".safetensors":
+        manifest = path.with_suffix(".json")
+        for needed in (path, manifest):
+            if not needed.is_file():
+                raise FileNotFoundError(f"weights={os.fspath(weights)!r}: {needed} does not exist")
+        return _record(path.stem, path, json.loads(manifest.read_text("utf-8")), manifest)
+    folder = pretrained_folder()
+    manifest = folder / MANIFEST_NAME
+    entries = json.loads(manifest.read_text("utf-8"))["weights"]
+    if str(weights) not in entries:
+        raise ValueError(
+            f"no weights named {os.fspath(weights)!r}: shipped are {sorted(entries)}; "
+            "a path must end in .safetensors"
+        )
+    entry = entries[str(weights)]
+    return _record(str(weights), folder / entry["file"], entry, manifest)
+
+
+def load_pretrained(weights: str | os.PathLike[str] = DEFAULT_WEIGHTS) -> ParityNetwork:
+    """A new frozen network: in eval mode, its weights non-persistent buffers, nothing to train.
+
+    The file's SHA-256 is checked against its manifest at every load.
+
+    Args:
+        weights: As for :func:`find_weights`.
+
+    Raises:
+        ValueError: If the hash or the tensors do not match the manifest, or the name is unknown.
+        FileNotFoundError: If a file is missing.
+
+    Example:
+        >>> from relqa_loss.network import load_pretrained
+        >>> network = load_pretrained()
+        >>> len(list(network.parameters())), len(network.state_dict())
+        (0, 0)
+    """
+    record = find_weights(weights)
+    content = record.path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != record.sha256:
+        raise ValueError(
+            f"{record.path} has SHA-256 {digest}, its manifest says {record.sha256}: the file is "
+            "damaged or was replaced; reinstall relqa-loss or fetch the file again"
+        )
+    network = ParityNetwork(record.config)
+    try:
+        network.load_state_dict(load_safetensors(content))
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(
+            f"{record.path} does not fit the architecture in its manifest: {error}"
+        ) from error
+    return freeze(network)
+
+
+@lru_cache(maxsize=4)
+def shared_network(weights: str | os.PathLike[str] = DEFAULT_WEIGHTS) -> ParityNetwork:
+    """One CPU network per weights for the functional interface; never moved or changed."""
+    return load_pretrained(weights)
+
+
+def freeze(network: ParityNetwork) -> ParityNetwork:
+    """Turn all weights into non-persistent buffers, in place, and switch to eval mode.
+
+    Buffers follow ``.to()``, but no optimiser, checkpoint or DDP bucket of a parent sees them.
+    """
+    for module in network.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            delattr(module, name)
+            module.register_buffer(name, parameter.detach().clone(), persistent=False)
+        module._non_persistent_buffers_set.update(module._buffers)
+    return network.eval()
+
+
+def save_weights(
+    network: nn.Module, path: Path, config: NetworkConfig, training: dict[str, Any]
+) -> WeightsRecord:
+    """Write ``path`` (.safetensors) and its manifest beside it, each atomically."""
+    content = save_safetensors({k: v.contiguous().cpu() for k, v in network.state_dict().items()})
+    digest = hashlib.sha256(content).hexdigest()
+    entry = {
+        "file": path.name,
+        "sha256": digest,
+        "architecture": config.to_dict(),
+        "training": training,
+    }
+    _write_atomically(path, content)
+    text = json.dumps(entry, indent=2, ensure_ascii=False) + "\n"
+    _write_atomically(path.with_suffix(".json"), text.encode())
+    return WeightsRecord(path.stem, path, digest, config, training)
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+def _record(name: str, path: Path, entry: dict[str, Any], manifest: Path) -> WeightsRecord:
+    try:
+        return WeightsRecord(
+            name=name,
+            path=path,
+            sha256=entry["sha256"],
+            config=NetworkConfig.from_dict(entry["architecture"]),
+            training=entry.get("training", {}),
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{manifest} does not describe weights {name!r}: {error!r}") from error

@@ -1,0 +1,49 @@
+"""The pixel pyramid: an opponent-colour difference in bands, whose sum is the difference itself."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+BANDS = 4
+"""Bands at strides 1, 2, 4 and 8; the low-pass rest at stride 16 comes on top."""
+
+# JPEG's YCbCr (ITU-T T.871). The columns of its inverse have a mean absolute value of at most 1,
+# hence mean|difference in RGB| <= mean of the summed |differences| in these three channels.
+_OPPONENT = (
+    (0.299, 0.587, 0.114),
+    (-0.168736, -0.331264, 0.5),
+    (0.5, -0.418688, -0.081312),
+)
+
+
+class PixelPyramid(nn.Module):
+    """Absolute band differences, gathered on the grids at strides 4, 8 and 16.
+
+    Every band is ``e − up(down(e))`` with nearest up-sampling, so bands and rest add up to the
+    difference at full resolution: by the triangle inequality the sum of their mean magnitudes is
+    never below the mean magnitude of the difference. Nothing but the magnitude is non-linear, so
+    each output is a convex function of the image.
+    """
+
+    opponent: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        matrix = torch.tensor(_OPPONENT).reshape(3, 3, 1, 1)
+        self.register_buffer("opponent", matrix, persistent=False)
+
+    def forward(self, difference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``N×3×H×W`` → ``N×9×H/4×W/4`` (bands 1, 2, 4), ``N×3×H/8×W/8``, ``N×3×H/16×W/16``."""
+        current = F.conv2d(difference, self.opponent.to(difference.dtype))
+        bands = []
+        for _ in range(BANDS):
+            # Windows overlap so that no period of the grid goes unseen at the next level;
+            # count_include_pad=False keeps constants constant at the border.
+            coarse = F.avg_pool2d(current, 4, 2, 1, count_include_pad=False)
+            up = F.interpolate(coarse, scale_factor=2.0, mode="nearest")
+            bands.append((current - up).abs())
+            current = coarse
+        fine = [F.avg_pool2d(bands[0], 4), F.avg_pool2d(bands[1], 2), bands[2]]
+        return torch.cat(fine, 1), bands[3], current.abs()
