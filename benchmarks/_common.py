@@ -1,0 +1,53 @@
+"""What the benchmark scripts share: photographs, tables, and the line that says where it ran."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from relqa_loss.training.photos import find_photos, random_crop, read_photo
+
+
+def photographs(folder: Path, size: int, count: int | None = None, seed: int = 0) -> list[Tensor]:
+    """One ``size``² crop of each validation photograph, evenly thinned to ``count``."""
+    files = find_photos(folder, "val", least_side=size).files
+    if count is not None and count < len(files):
+        files = tuple(files[i * len(files) // count] for i in range(count))
+    generator = torch.Generator().manual_seed(seed)
+    return [random_crop(read_photo(path), size, generator, scales=(0.6, 1.0)) for path in files]
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A markdown table; floats with three digits."""
+
+    def cell(value: object) -> str:
+        return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    lines += ["| " + " | ".join(cell(value) for value in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def provenance(weights: str) -> str:
+    """Machine, versions, weights and date, to stand under every table."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+    return (
+        f"Weights {weights}; {device}, {torch.get_num_threads()} threads; "
+        f"Python {platform.python_version()}, torch {torch.__version__}; "
+        f"{time.strftime('%Y-%m-%d', time.gmtime())}."
+    )
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,1 @@
+"""Measuring a network: maps, ladders, agreement with metrics, and trust as a loss."""

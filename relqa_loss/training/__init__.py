@@ -1,0 +1,1 @@
+"""Training the parity network: data, objectives, consensus panel and loop (extra ``train``)."""

@@ -1,0 +1,43 @@
+"""Checkpoints of a training run: written atomically, resumed exactly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def checkpoint_path(out: Path) -> Path:
+    """Where the run that writes ``out`` keeps its state."""
+    return out.with_suffix(".ckpt")
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write beside ``path``, then rename: a kill at any moment leaves the old or the new file."""
+    temporary = path.with_name(path.name + ".part")
+    torch.save(state, temporary)
+    temporary.replace(path)
+
+
+def load_checkpoint(path: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """Read a checkpoint for the run described by ``config``.
+
+    Raises:
+        ValueError: If it is damaged or belongs to a run with other settings.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path} cannot be read ({error}); delete it to start anew") from error
+    if state["config"] != config:
+        changed = sorted(
+            key
+            for key in {*config, *state["config"]}
+            if config.get(key) != state["config"].get(key)
+        )
+        raise ValueError(
+            f"{path} belongs to a run with other settings ({', '.join(changed)} differ); resume "
+            "with the same settings or choose another --out"
+        )
+    return state

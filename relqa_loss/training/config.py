@@ -1,0 +1,56 @@
+"""Settings of a training run; stored in its checkpoints and in the weights' manifest."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from relqa_loss.network.config import NetworkConfig
+from relqa_loss.training.objectives import ObjectiveWeights
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What a training run is made of.
+
+    Args:
+        steps: Length of the learning-rate schedule (one-cycle cosine).
+        sets: Ranked sets in the pool.
+        batch: Sets per step and process.
+        crop: Side of the square crops in pixels, a multiple of 16.
+        rate: Peak learning rate of AdamW.
+        seed: Decides the pool, the initial weights and every draw.
+        exclude: Operators never trained on.
+        hold_out: Whether to leave out the operators of
+            :data:`relqa_loss.training.split.HELD_OUT` (a run for measuring, not for shipping).
+        average: Decay of the exponential moving average of the weights, which is what ships.
+        validate_every: Steps between validations and checkpoints.
+    """
+
+    steps: int = 6000
+    sets: int = 3072
+    batch: int = 4
+    crop: int = 160
+    rate: float = 2e-3
+    seed: int = 0
+    exclude: tuple[str, ...] = ()
+    hold_out: bool = False
+    average: float = 0.998
+    validate_every: int = 250
+    validation_sets: int = 64
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    objective: ObjectiveWeights = field(default_factory=ObjectiveWeights)
+
+    def __post_init__(self) -> None:
+        if self.crop % 16 or self.crop < 64:
+            raise ValueError(f"crop must be a multiple of 16 and at least 64, got {self.crop}")
+        for name in ("steps", "sets", "batch", "validate_every", "validation_sets"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        record = asdict(self)
+        record["network"] = self.network.to_dict()
+        record["exclude"] = list(self.exclude)
+        return record

@@ -1,0 +1,264 @@
+"""The training loop, on Lightning Fabric: one CPU, one or many GPUs or nodes, the same code."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from relqa_loss.distortions import operator_names
+from relqa_loss.network.model import ParityNetwork
+from relqa_loss.network.pretrained import WeightsRecord, save_weights
+from relqa_loss.training.batches import Batches
+from relqa_loss.training.calibration import calibrate_scale
+from relqa_loss.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
+from relqa_loss.training.config import TrainConfig
+from relqa_loss.training.objectives import Batch, Objectives
+from relqa_loss.training.photos import PhotoFolder, find_photos
+from relqa_loss.training.pool import Pool, PoolSpec
+from relqa_loss.training.schedule import AveragedWeights, learning_rate
+from relqa_loss.training.sets import MARGIN
+from relqa_loss.training.split import HELD_OUT
+from relqa_loss.training.validation import validate
+
+_VALIDATION_SEED = 7_919  # added to the run's seed
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run reports to; every callback is optional work for the command line."""
+
+    pool: Callable[[str, int, int], None] = lambda split, done, total: None
+    step: Callable[[int, int, Mapping[str, float]], None] = lambda step, steps, losses: None
+    validation: Callable[[int, Mapping[str, float]], None] = lambda step, figures: None
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a call of :func:`train` ended."""
+
+    step: int
+    finished: bool
+    figures: dict[str, float]
+    record: WeightsRecord | None
+    """The written weights; ``None`` on other processes than the first."""
+
+
+def train(
+    photos: Path,
+    out: Path,
+    config: TrainConfig | None = None,
+    *,
+    pool_folder: Path = Path("runs/pool"),
+    workers: int = 2,
+    minutes: float | None = None,
+    resume: bool = False,
+    initial: Path | None = None,
+    logs: Path | None = None,
+    accelerator: str = "auto",
+    devices: int | str = 1,
+    nodes: int = 1,
+    command: str = "",
+    commit: str = "",
+    progress: Progress | None = None,
+) -> TrainResult:
+    """Train a parity network on a folder of photographs.
+
+    Args:
+        photos: Folder, see :func:`relqa_loss.training.photos.find_photos`.
+        out: Weights to write (``.safetensors``), with their manifest (``.json``) and the run's
+            checkpoint (``.ckpt``) beside them.
+        config: Settings.
+        pool_folder: Where pools of ranked sets are kept and found again.
+        workers: Processes that fill the pool.
+        minutes: Stop after this long, with a checkpoint to resume from.
+        resume: Continue from the checkpoint beside ``out``, exactly.
+        initial: Weights (``.safetensors``) to start from instead of random ones.
+        logs: Folder for TensorBoard.
+        accelerator, devices, nodes: As in Lightning Fabric.
+        command, commit: Recorded in the manifest.
+        progress: Callbacks.
+
+    Raises:
+        ValueError: If ``out`` exists and ``resume`` is false, there is nothing to resume, the
+            checkpoint is of another run, or there is no usable photograph.
+        ImportError: If the extra ``train`` is not installed.
+    """
+    config = config or TrainConfig()
+    progress = progress or Progress()
+    state_path = checkpoint_path(out)
+    _refuse_to_overwrite(out, state_path, resume)
+    try:
+        from lightning.fabric import Fabric
+        from lightning.fabric.loggers import TensorBoardLogger
+    except ImportError as error:
+        raise ImportError(
+            "training needs Lightning and TensorBoard: pip install 'relqa-loss[train]'"
+        ) from error
+
+    began = time.monotonic()
+    logger = TensorBoardLogger(logs, name="", version=out.stem) if logs else None
+    fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, loggers=logger or [])
+    fabric.launch()
+    pools, found = _pools(photos, pool_folder, config)
+    if fabric.local_rank == 0:
+        for split, pool in pools.items():
+            pool.fill(workers, lambda done, total, split=split: progress.pool(split, done, total))  # type: ignore[misc]
+    fabric.barrier()
+    rank, world = fabric.global_rank, fabric.world_size
+    stride = 2 if config.hold_out else 1
+    batches = Batches(
+        pools["train"], config.batch, config.seed, stride=stride, rank=rank, world=world
+    )
+    checks = Batches(pools["val"], config.batch, config.seed, stride=stride)
+    check_steps = max(1, len(pools["val"]) // (stride * config.batch))
+
+    generator_state = torch.random.get_rng_state()
+    torch.manual_seed(config.seed)  # initial weights; the caller's generator is put back
+    network = ParityNetwork(config.network)
+    torch.random.set_rng_state(generator_state)
+    if initial is not None:
+        _load_initial(network, initial)
+    objectives = Objectives(network, config.objective)
+    optimiser = torch.optim.AdamW(objectives.parameters(), lr=config.rate, weight_decay=1e-4)
+    averaged = AveragedWeights(network, config.average)
+    step = 0
+    seconds = 0.0
+    if resume:
+        state = load_checkpoint(state_path, config.to_dict())
+        objectives.load_state_dict(state["objectives"])
+        optimiser.load_state_dict(state["optimiser"])
+        averaged.load(state["averaged"])
+        step, seconds = state["step"], state["seconds"]
+    wrapped, optimiser = fabric.setup(objectives, optimiser)
+    averaged.state = {name: value.to(fabric.device) for name, value in averaged.state.items()}
+
+    def checkpoint() -> None:
+        if rank == 0:
+            save_checkpoint(
+                state_path,
+                {
+                    "config": config.to_dict(),
+                    "step": step,
+                    "seconds": seconds + time.monotonic() - began,
+                    "objectives": objectives.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "averaged": averaged.state,
+                },
+            )
+
+    shadow = ParityNetwork(config.network).to(fabric.device)
+    figures: dict[str, float] = {}
+    training_began = time.monotonic()
+    out_of_time = False
+    while step < config.steps and not out_of_time:
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(step, config.steps, config.rate)
+        batch = Batch(*(tensor.to(fabric.device) for tensor in batches[step]))
+        terms = wrapped(batch)
+        fabric.backward(terms["total"])
+        fabric.clip_gradients(wrapped, optimiser, max_norm=2.0)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        averaged.update(network, step)
+        step += 1
+        losses = {name: float(value.detach()) for name, value in terms.items()}
+        progress.step(step, config.steps, losses)
+        if logger is not None and step % 10 == 0:
+            fabric.log_dict({f"loss/{name}": value for name, value in losses.items()}, step)
+        if minutes is not None:
+            spent = (time.monotonic() - training_began) / 60
+            # The first process decides, so that all leave the loop at the same step.
+            out_of_time = bool(fabric.broadcast(spent >= minutes))
+        if step % config.validate_every == 0 or step == config.steps or out_of_time:
+            if rank == 0:
+                shadow.load_state_dict(averaged.state)
+                figures = validate(shadow, checks, check_steps, fabric.device)
+                progress.validation(step, figures)
+                if logger is not None:
+                    fabric.log_dict({f"val/{name}": v for name, v in figures.items()}, step)
+            checkpoint()
+            fabric.barrier()
+
+    record = None
+    if rank == 0:
+        shadow.load_state_dict(averaged.state)
+        if not figures:
+            figures = validate(shadow, checks, check_steps, fabric.device)
+        calibrate_scale(shadow, checks, check_steps, fabric.device)
+        record = save_weights(
+            shadow,
+            out,
+            config.network,
+            {
+                "command": command,
+                "commit": commit,
+                "date": time.strftime("%Y-%m-%d", time.gmtime()),
+                "torch": torch.__version__,
+                "config": config.to_dict(),
+                "initial": None if initial is None else initial.name,
+                "step": step,
+                "seconds": round(seconds + time.monotonic() - began),
+                "photos": {
+                    split: {
+                        "count": len(folder.files),
+                        "skipped": len(folder.skipped),
+                        "sha256": folder.fingerprint,
+                    }
+                    for split, folder in found.items()
+                },
+                "operators": list(pools["train"].spec.operators),
+                "held_out_operators": list(HELD_OUT) if config.hold_out else [],
+                "panel": list(pools["train"].spec.members),
+                "validation": figures,
+            },
+        )
+    fabric.barrier()
+    return TrainResult(step, step >= config.steps, figures, record)
+
+
+def _pools(
+    photos: Path, folder: Path, config: TrainConfig
+) -> tuple[dict[str, Pool], dict[str, PhotoFolder]]:
+    operators = tuple(name for name in operator_names() if name not in config.exclude)
+    pools, found = {}, {}
+    for split, sets, offset in (
+        ("train", config.sets, 0),
+        ("val", config.validation_sets, _VALIDATION_SEED),
+    ):
+        found[split] = find_photos(photos, split, least_side=config.crop + MARGIN)
+        spec = PoolSpec(
+            photos=tuple(str(path) for path in found[split].files),
+            fingerprint=found[split].fingerprint,
+            operators=operators,
+            held_out=HELD_OUT,
+            crop=config.crop,
+            seed=config.seed + offset,
+        )
+        pools[split] = Pool(spec, folder, sets)
+    return pools, found
+
+
+def _refuse_to_overwrite(out: Path, state_path: Path, resume: bool) -> None:
+    if out.suffix != ".safetensors":
+        raise ValueError(f"--out must end in .safetensors, got {out}")
+    if resume:
+        if not state_path.is_file():
+            raise ValueError(f"nothing to resume: {state_path} does not exist")
+        return
+    for path in (out, state_path):
+        if path.exists():
+            raise ValueError(f"{path} exists; choose another --out, or --resume to continue it")
+
+
+def _load_initial(network: ParityNetwork, path: Path) -> None:
+    from safetensors.torch import load_file
+
+    try:
+        network.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit the architecture of this run: {error}") from error
+    network.scale.fill_(1.0)

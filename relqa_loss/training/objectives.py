@@ -1,0 +1,166 @@
+"""What the network is trained for: signed maps, and an order without human labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from relqa_loss.network.model import Encoding, ParityNetwork
+from relqa_loss.training.sets import NO_ORDER
+
+_KAPPA = 1e-3  # keeps the logarithm of near-threshold distances from ruling the ranking
+
+
+@dataclass(frozen=True)
+class ObjectiveWeights:
+    """Weights of the terms of the training objective."""
+
+    maps: float = 3.0
+    path: float = 0.3
+    ladder: float = 1.0
+    consensus: float = 2.0
+    line: float = 1.0
+    direction: float = 0.3
+
+
+class Batch(NamedTuple):
+    """B ranked sets with M images each, on the training device, images in [0, 1]."""
+
+    reference: Tensor  # B×3×S×S
+    images: Tensor  # B×M×3×S×S
+    maps: Tensor  # B×M×K×h×w
+    ranks: Tensor  # B×M×P: each panel member's badness as its quantile in the pool
+    order: Tensor  # B×Q×2
+    worse: Tensor  # B×M
+    blend: Tensor  # B×L: shares of the way from reference to image, for line rungs
+    pick: Tensor  # B×L: which images the rungs are of
+    partner: Tensor  # B×M: the image that each one is compared with as a distorted pair
+
+
+class Objectives(nn.Module):
+    """The network and its training losses in one module, so that DDP sees one forward."""
+
+    def __init__(self, network: ParityNetwork, weights: ObjectiveWeights | None = None) -> None:
+        super().__init__()
+        self.network = network
+        self.weights = weights or ObjectiveWeights()
+        # Sharpness of the preference: how many times a distance must grow to be surely worse.
+        self.log_slope = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """All terms, and their weighted sum as ``total``."""
+        network, weights = self.network, self.weights
+        sets, count = batch.images.shape[:2]
+        reference = network.encode(batch.reference)
+        images = network.encode(batch.images.flatten(0, 1))
+        repeated = _select(reference, torch.arange(sets).repeat_interleave(count))
+        maps, direction, flat = network.training_outputs(repeated, images)
+        distance = flat.view(sets, count)
+
+        pair = (torch.arange(sets)[:, None] * count + batch.partner.cpu()).flatten()
+        maps_between, direction_between = network.signed(images, _select(images, pair))
+
+        blend = batch.blend[..., None, None, None]
+        rows = torch.arange(sets)[:, None]
+        chosen = batch.images[rows, batch.pick]
+        rungs = batch.reference[:, None] + blend * (chosen - batch.reference[:, None])
+        on_line = network.distance(
+            _select(reference, torch.arange(sets).repeat_interleave(blend.shape[1])),
+            network.encode(rungs.flatten(0, 1)),
+        ).view(sets, -1)
+
+        slope = self.log_slope.exp()
+        target = batch.maps.flatten(0, 1)
+        target_between = target[pair] - target
+        terms = {
+            "maps": 0.5 * (_map_loss(maps, target) + _map_loss(maps_between, target_between)),
+            "path": F.l1_loss(maps + maps_between, maps[pair]),
+            "ladder": _certain_loss(distance, batch.order, slope),
+            "consensus": _consensus_loss(flat, batch.ranks.flatten(0, 1), slope),
+            "line": _line_loss(distance[rows, batch.pick], on_line, batch.blend),
+            "direction": _direction_loss(direction, direction_between, flat.detach(), batch, pair),
+        }
+        terms["total"] = sum(
+            (getattr(weights, name) * value for name, value in terms.items()),
+            start=distance.new_zeros(()),
+        )
+        return terms
+
+
+def log_distance(distance: Tensor) -> Tensor:
+    """The scale on which distances are compared: equal ratios are equal steps."""
+    return torch.log(distance + _KAPPA)
+
+
+def consensus(ranks: Tensor) -> tuple[Tensor, Tensor]:
+    """Pairwise order of the panel with its confidence.
+
+    Args:
+        ranks: N×P, each member's badness as a quantile in [0, 1].
+
+    Returns:
+        ``(sign, confidence)``, both N×N: sign +1 where row is worse than column; confidence 0
+        where the panel is split, rising to 1 with unanimity and with the size of the gap.
+    """
+    gaps = ranks[:, None] - ranks[None]
+    agreement = gaps.sign().mean(-1)
+    margin = gaps.mean(-1)
+    unanimity = ((agreement.abs() - 0.4) / 0.6).clamp(0, 1)
+    return margin.sign(), unanimity * (margin.abs() / 0.05).clamp(max=1)
+
+
+def _select(encoding: Encoding, rows: Tensor) -> Encoding:
+    rows = rows.to(encoding.image.device)
+    return Encoding(encoding.image[rows], tuple(f[rows] for f in encoding.features), encoding.size)
+
+
+def _map_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    # Most cells of most channels are zero; unweighted, the maps would fade to nothing.
+    weight = 1 + 6 * (target.abs() > 0.01)
+    loss = F.huber_loss(predicted, target, reduction="none", delta=0.1) * 10
+    return (weight * loss).mean()
+
+
+def _certain_loss(distance: Tensor, order: Tensor, slope: Tensor) -> Tensor:
+    valid = (order != NO_ORDER).all(-1)
+    safe = order.clamp(min=0)
+    worse = torch.gather(distance, 1, safe[..., 0])
+    better = torch.gather(distance, 1, safe[..., 1])
+    margin = slope * (log_distance(worse) - log_distance(better))
+    return _mean(F.softplus(-margin), valid.to(margin))
+
+
+def _consensus_loss(distance: Tensor, ranks: Tensor, slope: Tensor) -> Tensor:
+    sign, confidence = consensus(ranks)
+    logits = log_distance(distance)
+    margin = slope * (logits[:, None] - logits[None]) * sign
+    return _mean(F.softplus(-margin), confidence)
+
+
+def _line_loss(distance: Tensor, on_line: Tensor, blend: Tensor) -> Tensor:
+    # Along the segment to the reference a norm shrinks in proportion; half of that, on the
+    # logarithmic scale, is asked for. Where it holds no point but the reference is stationary.
+    asked = 0.5 * torch.log(blend)
+    got = torch.log(on_line + 1e-6) - torch.log(distance + 1e-6)
+    return (F.relu(got - asked) * 5).mean()
+
+
+def _direction_loss(
+    direction: Tensor, between: Tensor, distance: Tensor, batch: Batch, pair: Tensor
+) -> Tensor:
+    sign, confidence = consensus(batch.ranks.flatten(0, 1))
+    rows = torch.arange(len(pair))
+    visible = batch.worse.flatten() * (distance / 0.1).clamp(max=1)
+    # `between` has image i as the reference and its partner as the image: positive says that the
+    # partner is better, hence image i worse.
+    return _mean(F.softplus(4 * direction), visible) + _mean(
+        F.softplus(-4 * sign[rows, pair] * between), confidence[rows, pair]
+    )
+
+
+def _mean(values: Tensor, weights: Tensor) -> Tensor:
+    return (values * weights).sum() / weights.sum().clamp(min=1e-6)

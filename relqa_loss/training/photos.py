@@ -1,0 +1,131 @@
+"""The photographs that training starts from."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".avif"})
+
+
+@dataclass(frozen=True)
+class PhotoFolder:
+    """Readable photographs of one split, and what was left out."""
+
+    files: tuple[Path, ...]
+    skipped: tuple[Path, ...]
+    fingerprint: str
+    """SHA-256 over names and contents, so that a training record names its data."""
+
+
+def find_photos(folder: Path, split: str | None = None, least_side: int = 32) -> PhotoFolder:
+    """Find the photographs in a folder.
+
+    Args:
+        folder: Searched recursively, unless it holds a ``MANIFEST.csv`` with the columns ``file``
+            and ``split``, which then says which files belong to which split.
+        split: ``train`` or ``val``. Without a manifest every tenth photograph (by the hash of its
+            name) is ``val``. ``None`` takes all.
+        least_side: Photographs with a shorter side are skipped like unreadable ones.
+
+    Raises:
+        ValueError: If the folder does not exist or no photograph in it can be used.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder; give a folder of photographs")
+    manifest = folder / "MANIFEST.csv"
+    if manifest.is_file():
+        with manifest.open(newline="", encoding="utf-8") as handle:
+            rows = list(csv.DictReader(handle))
+        named = [(folder / row["file"], row["split"]) for row in rows]
+    else:
+        paths = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        named = [(path, _split_of(path.name)) for path in paths]
+    wanted = sorted(path for path, its_split in named if split in (None, its_split))
+    files: list[Path] = []
+    skipped: list[Path] = []
+    digest = hashlib.sha256()
+    for path in wanted:
+        try:
+            with _open(path) as image:
+                image.load()
+                usable = min(image.size) >= least_side
+            content = path.read_bytes()
+        except (OSError, SyntaxError, ValueError) as error:
+            logger.warning("skipped %s: %s", path, error)
+            usable = False
+        if not usable:
+            skipped.append(path)
+            continue
+        files.append(path)
+        digest.update(path.name.encode() + b"\0" + hashlib.sha256(content).digest())
+    if not files:
+        raise ValueError(
+            f"no usable photograph in {folder}"
+            + (f" for split {split!r}" if split else "")
+            + f": {len(skipped)} could not be read or have a side under {least_side} pixels; "
+            f"formats are {', '.join(sorted(SUFFIXES))}"
+        )
+    if skipped:
+        logger.warning("%d of %d photographs were skipped", len(skipped), len(wanted))
+    return PhotoFolder(tuple(files), tuple(skipped), digest.hexdigest())
+
+
+def read_photo(path: Path) -> Tensor:
+    """A photograph as 3×H×W in [0, 1]."""
+    with _open(path) as image:
+        pixels = np.array(image.convert("RGB"))
+    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+
+
+def random_crop(
+    photo: Tensor, size: int, generator: torch.Generator, scales: tuple[float, float] = (0.5, 1.0)
+) -> Tensor:
+    """A ``size``² crop at a random scale, 8-bit like every photograph that a user has.
+
+    Crops with next to no detail are drawn again (a few times): skies teach little.
+    """
+    height, width = photo.shape[-2:]
+    least = size / min(height, width)
+    low, high = max(scales[0], least), max(scales[1], least)
+    scale = low + (high - low) * float(torch.rand(1, generator=generator))
+    if scale != 1.0:
+        target = (max(size, round(height * scale)), max(size, round(width * scale)))
+        photo = F.interpolate(photo[None], target, mode="bicubic", antialias=True)[0]
+        height, width = photo.shape[-2:]
+    crop = photo[:, :size, :size]
+    for _ in range(4):
+        top = int(torch.randint(height - size + 1, (1,), generator=generator))
+        left = int(torch.randint(width - size + 1, (1,), generator=generator))
+        crop = photo[:, top : top + size, left : left + size]
+        if float(crop.std()) > 0.06:
+            break
+    return crop.clamp(0, 1).mul(255).round().div(255)
+
+
+def _open(path: Path) -> Image:
+    try:
+        from PIL import Image as pillow
+    except ImportError as error:
+        raise ImportError(
+            "reading photographs needs Pillow: pip install 'relqa-loss[train]'"
+        ) from error
+    return pillow.open(path)
+
+
+def _split_of(name: str) -> str:
+    return "val" if hashlib.sha256(name.encode()).digest()[0] % 10 == 0 else "train"

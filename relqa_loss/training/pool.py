@@ -1,0 +1,146 @@
+"""A pool of ranked sets on disk: made once, by several processes, then read many times.
+
+Distorting, and above all judging by the panel, costs more than a training step; the pool pays for
+it once. Set ``i`` depends on the seed, the photographs and ``i`` alone, so a pool can be made in
+pieces, resumed, extended and shared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from relqa_loss.training.panel import PANEL
+from relqa_loss.training.photos import random_crop, read_photo
+from relqa_loss.training.sets import MARGIN, RankedSet, SetMaker
+
+SETS_PER_SHARD = 32
+
+
+@dataclass(frozen=True)
+class PoolSpec:
+    """Everything that a pool's content depends on."""
+
+    photos: tuple[str, ...]
+    fingerprint: str
+    operators: tuple[str, ...]
+    held_out: tuple[str, ...] = ()
+    """Never drawn in sets of even index, so that half of the pool is free of them."""
+    members: tuple[str, ...] = PANEL
+    crop: int = 160
+    seed: int = 0
+
+    @property
+    def key(self) -> str:
+        """A short hash; the name of the pool's folder."""
+        described = {name: value for name, value in asdict(self).items() if name != "photos"}
+        text = json.dumps(described, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def make_set(self, index: int) -> RankedSet:
+        """Set number ``index``."""
+        seed = self.seed * 10_000_019 + index
+        generator = torch.Generator().manual_seed(seed + 2**41)
+        photo = read_photo(
+            Path(self.photos[int(torch.randint(len(self.photos), (1,), generator=generator))])
+        )
+        left_out = set(self.held_out) if index % 2 == 0 else set()
+        operators = tuple(name for name in self.operators if name not in left_out)
+        crop = random_crop(photo, self.crop + MARGIN, generator)
+        return SetMaker(operators, self.members)(crop, seed)
+
+
+class Pool:
+    """The sets of a :class:`PoolSpec` under a folder.
+
+    Args:
+        spec: What the pool holds.
+        folder: Where pools are kept; this one goes to ``folder / spec.key``.
+        sets: How many sets, rounded up to whole shards.
+    """
+
+    def __init__(self, spec: PoolSpec, folder: Path, sets: int) -> None:
+        self.spec = spec
+        self.folder = folder / spec.key
+        self.shards = -(-sets // SETS_PER_SHARD)
+        self._loaded: dict[int, dict[str, Tensor]] = {}
+
+    def __len__(self) -> int:
+        return self.shards * SETS_PER_SHARD
+
+    def missing(self) -> list[int]:
+        """Numbers of the shards that are not on disk yet."""
+        return [index for index in range(self.shards) if not self._path(index).is_file()]
+
+    def fill(self, workers: int, progress: Callable[[int, int], None] | None = None) -> None:
+        """Make the missing shards with ``workers`` processes; safe to interrupt and call again.
+
+        Args:
+            workers: Processes, each on one thread.
+            progress: Called with (shards done, shards in all) after each one.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        missing = self.missing()
+        if not missing:
+            return
+        done = self.shards - len(missing)
+        # Spawned, because forking a process whose thread pools are running can hang.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(max(1, workers), context, _one_thread) as executor:
+            jobs = [
+                executor.submit(_make_shard, self.spec, index, self._path(index))
+                for index in missing
+            ]
+            try:
+                for job in as_completed(jobs):
+                    job.result()
+                    done += 1
+                    if progress is not None:
+                        progress(done, self.shards)
+            except BaseException:
+                executor.shutdown(cancel_futures=True)
+                raise
+
+    def __getitem__(self, index: int) -> RankedSet:
+        shard, row = divmod(index, SETS_PER_SHARD)
+        if shard not in self._loaded:
+            # Memory-mapped by safetensors: pages are read as they are used.
+            self._loaded[shard] = load_file(self._path(shard))
+        return RankedSet(*(self._loaded[shard][field][row] for field in RankedSet._fields))
+
+    def panel(self) -> Tensor:
+        """Panel values of every image in the pool, (sets·M)×P."""
+        values = []
+        for shard in range(self.shards):
+            self[shard * SETS_PER_SHARD]
+            values.append(self._loaded[shard]["panel"].flatten(0, 1))
+        return torch.cat(values)
+
+    def _path(self, shard: int) -> Path:
+        return self.folder / f"shard-{shard:05d}.safetensors"
+
+
+def _one_thread() -> None:
+    # A worker process of our own, not the user's: two threads a worker would only fight.
+    torch.set_num_threads(1)
+
+
+def _make_shard(spec: PoolSpec, shard: int, path: Path) -> None:
+    first = shard * SETS_PER_SHARD
+    sets = [spec.make_set(index) for index in range(first, first + SETS_PER_SHARD)]
+    tensors = {
+        field: torch.stack([getattr(each, field) for each in sets]) for field in RankedSet._fields
+    }
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    temporary.write_bytes(save(tensors))
+    temporary.replace(path)

@@ -1,0 +1,141 @@
+"""Ordinally ranked sets: several distorted versions of one photograph with a partly known order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from relqa_loss.distortions import DistortionEngine, Recipe, Step, dense_maps, get_operator
+from relqa_loss.training.panel import PANEL, panel_values
+
+IMAGES_PER_SET = 8
+MARGIN = 8
+_LADDER = (0, 1, 2)
+_EXTENDED = 3
+_WHOLE, _MASKED = 4, 5
+_FREE = (6, 7)
+NO_ORDER = -1
+
+
+class RankedSet(NamedTuple):
+    """One photograph's crop and its distorted versions. 8-bit images, to be scaled by 1/255."""
+
+    reference: Tensor
+    """3×S×S, uint8."""
+    images: Tensor
+    """M×3×S×S, uint8."""
+    maps: Tensor
+    """M×K×S/4×S/4, int8: signed severity × 127."""
+    panel: Tensor
+    """M×P badness under each panel member."""
+    order: Tensor
+    """Q×2 indices (worse, better) of certain order; rows of −1 where there is none."""
+    worse: Tensor
+    """M: 1 where the image is certainly worse than the reference, else 0."""
+
+
+@dataclass(frozen=True)
+class SetMaker:
+    """Makes :class:`RankedSet` from a crop; the seed decides everything.
+
+    Args:
+        operators: Names to draw from.
+        members: Members of the consensus panel.
+
+    The images of a set are (0, 1, 2) a ladder of one operator at rising severities, (3) the
+    ladder's middle with further distortions on top, (4, 5) one operator over the whole image and
+    the same through a mask, (6, 7) free composites.
+    """
+
+    operators: tuple[str, ...]
+    members: tuple[str, ...] = PANEL
+
+    def __call__(self, crop: Tensor, seed: int) -> RankedSet:
+        """Make the set of ``crop`` (3×S'×S' in [0, 1], 8-bit values; S' = S + ``MARGIN``)."""
+        generator = torch.Generator().manual_seed(seed)
+        engine = DistortionEngine(self.operators)
+        recipes = self._recipes(engine, seed, generator)
+        samples = [engine.apply(crop, recipe) for recipe in recipes]
+        # Distort, then crop: else every block grid would start at the corner of the image.
+        top, left = torch.randint(MARGIN, (2,), generator=generator).tolist()
+        side = crop.shape[-1] - MARGIN
+        window = (..., slice(top, top + side), slice(left, left + side))
+        reference = crop[window]
+        images = torch.stack([sample.distorted[window] for sample in samples])
+        images = images.clamp(0, 1).mul(255).round().div(255)
+        maps = [dense_maps(sample.recipe, sample.masks[window]) for sample in samples]
+        panel = panel_values(reference[None], images, self.members)
+        return RankedSet(
+            reference=_bytes(reference),
+            images=_bytes(images),
+            maps=torch.stack(maps).mul(127).round().to(torch.int8),
+            panel=panel.float(),
+            order=_certain_order(recipes, panel, images, reference),
+            worse=torch.tensor([float(_certainly_worse(recipe)) for recipe in recipes]),
+        )
+
+    @staticmethod
+    def _recipes(engine: DistortionEngine, seed: int, rng: torch.Generator) -> list[Recipe]:
+        ladder = engine.draw(4 * seed, steps=1)
+        low, middle, high = _rising(rng)
+        rungs = [ladder.at(low), ladder.at(middle), ladder.at(high)]
+        further = [
+            step
+            for step in engine.draw(4 * seed + 1).steps
+            if get_operator(step.operator).channel != get_operator(ladder.steps[0].operator).channel
+        ]
+        extended = replace(rungs[1], steps=rungs[1].steps + tuple(further))
+        local = engine.draw(4 * seed + 2, steps=1)
+        kind = engine.mask_kinds[
+            1 + int(torch.randint(len(engine.mask_kinds) - 1, (1,), generator=rng))
+        ]
+        step = local.steps[0]
+        severity = max(step.severity, 0.1)
+        whole = replace(local, steps=(Step(step.operator, severity, "whole"),))
+        masked = replace(local, steps=(Step(step.operator, severity, kind),))
+        free = [engine.draw(4 * seed + 3), engine.draw(4 * seed + 2**40)]
+        return [*rungs, extended, whole, masked, *free]
+
+
+def _rising(generator: torch.Generator) -> tuple[float, float, float]:
+    # Half of the ladders stay near the threshold.
+    top = 1.0 if float(torch.rand(1, generator=generator)) < 0.5 else 0.45
+    cuts = torch.rand(3, generator=generator).sort().values * (top - 0.04)
+    low, middle, high = (0.02 + cuts + torch.tensor([0.0, 0.02, 0.04]) * top).tolist()
+    return min(low, 1.0), min(middle, 1.0), min(high, 1.0)
+
+
+def _certainly_worse(recipe: Recipe) -> bool:
+    return any(get_operator(step.operator).one_directional for step in recipe.steps)
+
+
+def _certain_order(
+    recipes: Sequence[Recipe], panel: Tensor, images: Tensor, reference: Tensor
+) -> Tensor:
+    pairs: list[tuple[int, int]] = []
+    if get_operator(recipes[0].steps[0].operator).one_directional:
+        pairs += [(1, 0), (2, 1), (2, 0)]
+    # A further distortion can hide the first (blur over noise), hence only where the panel does
+    # not unanimously say the opposite.
+    added = recipes[_EXTENDED].steps[1:]
+    if (
+        added
+        and any(get_operator(step.operator).one_directional for step in added)
+        and bool((panel[_EXTENDED] > panel[1]).any())
+    ):
+        pairs.append((_EXTENDED, 1))
+    if get_operator(recipes[_WHOLE].steps[0].operator).one_directional:
+        pairs.append((_WHOLE, _MASKED))
+    error = (images - reference).abs().mean((1, 2, 3))
+    # Near the threshold, rounding to 8 bits can make two rungs equal.
+    kept = [(w, b) for w, b in pairs if not torch.equal(images[w], images[b]) and error[w] > 0]
+    kept += [(NO_ORDER, NO_ORDER)] * (5 - len(kept))
+    return torch.tensor(kept)
+
+
+def _bytes(image: Tensor) -> Tensor:
+    return image.mul(255).round().to(torch.uint8)
