@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -30,7 +32,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(12, widths[0], 3, padding=1)
         self.stages = nn.ModuleList(
-            _Stage(inputs, outputs) for inputs, outputs in zip(widths[:-1], widths[1:], strict=True)
+            _Stage(inputs, outputs) for inputs, outputs in pairwise(widths)
         )
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:

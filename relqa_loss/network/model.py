@@ -88,7 +88,7 @@ class ParityNetwork(nn.Module):
             PixelVisibility(features, bands, config.floor)
             for features, bands in zip(widths[1:], (9, 3, 3), strict=True)
         )
-        self.fine = SignedMagnitude(widths[0], widths[0])
+        self.fine = SignedMagnitude(widths[1], widths[0], pool=2)
         self.magnitude = nn.ModuleList(
             SignedMagnitude(features, width)
             for features, width in zip(widths[1:], odd_widths, strict=True)
@@ -247,7 +247,7 @@ class ParityNetwork(nn.Module):
         maps = self.map_magnitude.per_channel(parity.maps, reference.features[1])
         if channel_weights is not None:
             maps = maps * channel_weights[:, None, None]
-        fine = F.avg_pool2d(self.fine(parity.fine, reference.features[0]), 2)
+        fine = self.fine(parity.fine, reference.features[1])
         density = layers[0] + maps.sum(1, keepdim=True) + fine
         coarse = layers[1] + F.interpolate(layers[2], scale_factor=2.0, mode="nearest")
         return density + F.interpolate(coarse, scale_factor=2.0, mode="nearest")
