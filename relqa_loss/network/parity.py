@@ -26,6 +26,9 @@ class ParityBlock(nn.Module):
         self.gate = nn.Conv2d(2 * features, width, 1)
         self.mix = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.lift = nn.Conv2d(coarser, 4 * width, 1, bias=False) if coarser else None
+        for linear in (self.project, self.mix, self.lift):
+            if linear is not None:
+                nn.init.kaiming_normal_(linear.weight, nonlinearity="linear")
 
     def forward(self, difference: Tensor, total: Tensor, coarser: Tensor | None) -> Tensor:
         """Odd features at this scale, joined by those of the next coarser one."""

@@ -154,13 +154,14 @@ def save_weights(
         "architecture": config.to_dict(),
         "training": training,
     }
-    _write_atomically(path, content)
+    write_atomically(path, content)
     text = json.dumps(entry, indent=2, ensure_ascii=False) + "\n"
-    _write_atomically(path.with_suffix(".json"), text.encode())
+    write_atomically(path.with_suffix(".json"), text.encode())
     return WeightsRecord(path.stem, path, digest, config, training)
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write beside ``path``, then rename: never a half-written file."""
     temporary = path.with_name(path.name + ".part")
     temporary.write_bytes(content)
     temporary.replace(path)

@@ -1,0 +1,77 @@
+"""Put trained weights under a shipped name: file, manifest entry, and measured figures.
+
+    python -m relqa_loss.training.publish runs/final.safetensors --name relqa-base \
+        --into pretrained --figures runs/accuracy.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from relqa_loss.network.pretrained import MANIFEST_NAME, find_weights, write_atomically
+
+
+def publish(weights: Path, name: str, into: Path, figures: Sequence[Path] = ()) -> dict[str, Any]:
+    """Copy ``weights`` to ``into/NAME.safetensors`` and describe them in its manifest.
+
+    Args:
+        weights: A file written by ``relqa train``, with its ``.json`` beside it.
+        name: The name under which users load them.
+        into: The folder of shipped weights.
+        figures: JSON files written by the benchmarks, stored under their file names' stems.
+
+    Returns:
+        The manifest's entry.
+
+    Raises:
+        ValueError: If the file does not match its own manifest, or the figures were measured on
+            other weights.
+        FileNotFoundError: If a file is missing.
+    """
+    record = find_weights(weights)
+    entry: dict[str, Any] = json.loads(weights.with_suffix(".json").read_text("utf-8"))
+    measured = {}
+    for path in figures:
+        content = json.loads(path.read_text("utf-8"))
+        digits = str(content.get("weights", "")).rpartition("@")[2]
+        if not digits or not record.sha256.startswith(digits):
+            raise ValueError(
+                f"{path} was measured on {content.get('weights')!r}, not on {record.version}; "
+                "run the benchmark on these weights"
+            )
+        measured[path.stem] = content
+    entry |= {"file": f"{name}.safetensors", "figures": measured}
+    manifest = into / MANIFEST_NAME
+    content = json.loads(manifest.read_text("utf-8")) if manifest.is_file() else {"weights": {}}
+    content["weights"][name] = entry
+    into.mkdir(parents=True, exist_ok=True)
+    write_atomically(into / f"{name}.safetensors", weights.read_bytes())
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(manifest, text.encode())
+    return entry
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line of this module."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--into", type=Path, default=Path("pretrained"))
+    parser.add_argument("--figures", type=Path, nargs="*", default=[])
+    parsed = parser.parse_args(arguments)
+    try:
+        entry = publish(parsed.weights, parsed.name, parsed.into, parsed.figures)
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"publish: {error}\n")
+        return 2
+    sys.stderr.write(f"published {parsed.name}: SHA-256 {entry['sha256']}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
