@@ -16,14 +16,18 @@ class NetworkConfig:
     Args:
         channels: Names of the map channels, in order.
         widths: Encoder widths at strides 2, 4, 8 and 16.
-        odd_widths: Widths of the odd stream at strides 4, 8 and 16.
-        floor: Least visibility weight of the pixel pyramid, before the distance scale. It makes
+        odd_widths: Widths of the odd and the even stream at strides 4, 8 and 16.
+        error_widths: Widths of the linear error features at strides 2, 4, 8 and 16.
+        judgement_width: Width of the distance's mixing layers.
+        floor: Weight of the plain error pyramid in the distance, before its scale. It makes
             ``distance ≥ floor · scale · mean|image − reference|`` hold for every pair.
     """
 
     channels: tuple[str, ...] = CHANNELS
     widths: tuple[int, int, int, int] = (16, 32, 64, 96)
-    odd_widths: tuple[int, int, int] = (24, 48, 48)
+    odd_widths: tuple[int, int, int] = (32, 48, 64)
+    error_widths: tuple[int, int, int, int] = (16, 24, 32, 48)
+    judgement_width: int = 24
     floor: float = 0.1
 
     def to_dict(self) -> dict[str, Any]:

@@ -35,9 +35,7 @@ class Encoder(nn.Module):
     def __init__(self, widths: tuple[int, int, int, int]) -> None:
         super().__init__()
         self.stem = nn.Conv2d(12, widths[0], 3, padding=1)
-        self.stages = nn.ModuleList(
-            _Stage(inputs, outputs) for inputs, outputs in pairwise(widths)
-        )
+        self.stages = nn.ModuleList(_Stage(inputs, outputs) for inputs, outputs in pairwise(widths))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 # PyTorch's default shrinks the features at every stage: at stride 16 a visible

@@ -9,14 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relqa_loss.network.config import NetworkConfig
+from relqa_loss.network.distance import RadialDistance
 from relqa_loss.network.encoder import Encoder
-from relqa_loss.network.heads import PixelVisibility, SignedMagnitude
 from relqa_loss.network.parity import ParityBlock
-from relqa_loss.network.pyramid import PixelPyramid
 
 MAP_STRIDE = 4
 """Image pixels per cell of the maps, along each side."""
 _GRID = 16  # the coarsest stride; sides are padded to a multiple of it
+LEAST_SHARE = 0.05
+"""What channel weights below 1 leave of the distance at least, so that nothing goes unpunished."""
+_SHARE_EPS = 0.05  # below this summed magnitude no channel prevails
 _RMS_EPS = 2.0**-10  # its square is exact in float32, so that the root of zero is exactly zero
 
 
@@ -45,9 +47,8 @@ class Encoding(NamedTuple):
 class _Parity(NamedTuple):
     """The odd stream of a pair."""
 
-    fine: Tensor  # feature difference at stride 2
-    odd: tuple[Tensor, Tensor, Tensor]  # strides 4, 8, 16
-    even: Tensor  # sum and magnitude of the difference at stride 4
+    odd: Tensor  # at stride 4
+    even: Tensor  # sum and magnitude of the feature difference at stride 4
     maps: Tensor
 
 
@@ -81,19 +82,11 @@ class ParityNetwork(nn.Module):
             for features, width, below in zip(widths[1:], odd_widths, coarser, strict=True)
         )
         self.map_head = nn.Conv2d(odd_widths[0], channels, 1, bias=False)
-        self.direction_gate = nn.Conv2d(2 * widths[1], odd_widths[0], 1)
+        self.direction_gate = nn.Conv2d(odd_widths[0], odd_widths[0], 1)
         self.direction_head = nn.Conv2d(odd_widths[0], 1, 1, bias=False)
-        self.pyramid = PixelPyramid()
-        self.pixel = nn.ModuleList(
-            PixelVisibility(features, bands, config.floor)
-            for features, bands in zip(widths[1:], (9, 3, 3), strict=True)
+        self.error = RadialDistance(
+            widths, config.error_widths, config.judgement_width, config.floor
         )
-        self.fine = SignedMagnitude(widths[1], widths[0], pool=2)
-        self.magnitude = nn.ModuleList(
-            SignedMagnitude(features, width)
-            for features, width in zip(widths[1:], odd_widths, strict=True)
-        )
-        self.map_magnitude = SignedMagnitude(widths[1], channels)
         # Weight of the root mean square over cells beside the mean: people judge an image by its
         # worst parts more than by its average part.
         self.peak = nn.Parameter(torch.tensor(0.0))
@@ -114,11 +107,8 @@ class ParityNetwork(nn.Module):
 
         A reference that many images are compared with needs to be encoded only once.
         """
-        height, width = image.shape[-2:]
-        padding = (0, -width % _GRID, 0, -height % _GRID)
-        # Centred before padding, so that the padding is mid-grey in both images: no difference.
-        padded = F.pad(image - 0.5, padding)
-        return Encoding(padded, self.encoder(padded), (height, width))
+        padded = _pad(image)
+        return Encoding(padded, self.encoder(padded), (image.shape[-2], image.shape[-1]))
 
     def forward(
         self,
@@ -148,21 +138,32 @@ class ParityNetwork(nn.Module):
                 the mean weighted alike. The maps are not changed.
         """
         parity = self._parity(reference, image)
-        forth = self._distance(reference, image, parity, channel_weights, weight)
-        back = self._distance(image, reference, _swap(parity), channel_weights, weight)
+        steering = self._steering(parity.maps, channel_weights)
+        forth = self._distance(reference, image.image, steering, weight)
+        back = self._distance(image, reference.image, steering, weight)
         score = 0.5 * (forth + back) * self._direction(parity, reference.size, weight)
         return Relation(self._crop(parity.maps, reference.size), score, forth)
 
     def distance(
         self,
         reference: Encoding,
-        image: Encoding,
+        image: Tensor | Encoding,
         channel_weights: Tensor | None = None,
         weight: Tensor | None = None,
     ) -> Tensor:
-        """The distance alone, of shape N: what :meth:`relate` gives, for half the work."""
-        parity = self._parity(reference, image)
-        return self._distance(reference, image, parity, channel_weights, weight)
+        """The distance alone, of shape N: what :meth:`relate` gives, for a fraction of the work.
+
+        Args:
+            reference: From :meth:`encode`.
+            image: N×3×H×W in [0, 1]. It needs no encoding unless channels are weighted.
+            channel_weights: As in :meth:`relate`.
+            weight: As in :meth:`relate`.
+        """
+        if channel_weights is None:
+            pixels = image.image if isinstance(image, Encoding) else _pad(image)
+            return self._distance(reference, pixels, None, weight)
+        encoded = image if isinstance(image, Encoding) else self.encode(image)
+        return self.maps_and_distance(reference, encoded, channel_weights, weight)[1]
 
     def maps_and_distance(
         self,
@@ -173,23 +174,15 @@ class ParityNetwork(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Maps and distance of :meth:`relate` without the score, which costs a second distance."""
         parity = self._parity(reference, image)
-        distance = self._distance(reference, image, parity, channel_weights, weight)
+        steering = self._steering(parity.maps, channel_weights)
+        distance = self._distance(reference, image.image, steering, weight)
         return self._crop(parity.maps, reference.size), distance
 
-    def signed(self, reference: Encoding, image: Encoding) -> tuple[Tensor, Tensor]:
+    def maps_and_direction(self, reference: Encoding, image: Encoding) -> tuple[Tensor, Tensor]:
         """Maps, and the direction in [−1, 1] whose product with a magnitude is the score."""
         parity = self._parity(reference, image)
         direction = self._direction(parity, reference.size)
         return self._crop(parity.maps, reference.size), direction
-
-    def training_outputs(
-        self, reference: Encoding, image: Encoding
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Maps, direction and distance: what the objectives act on, in one pass."""
-        parity = self._parity(reference, image)
-        distance = self._distance(reference, image, parity, None)
-        direction = self._direction(parity, reference.size)
-        return self._crop(parity.maps, reference.size), direction, distance
 
     def distortion_maps(self, reference: Encoding, image: Encoding) -> Tensor:
         """The maps alone, N×K×⌈H/4⌉×⌈W/4⌉."""
@@ -199,30 +192,30 @@ class ParityNetwork(nn.Module):
         self, reference: Encoding, image: Encoding, channel_weights: Tensor | None = None
     ) -> Tensor:
         """The distance's density, N×1×⌈H/4⌉×⌈W/4⌉, non-negative: where the errors are seen."""
-        parity = self._parity(reference, image)
-        density = self._density(reference, image, parity, channel_weights) * self.scale
+        density = self.error(image.image - reference.image, reference.features) * self.scale
+        if channel_weights is not None:
+            share, extra = self._steering_maps(self._parity(reference, image).maps, channel_weights)
+            density = density * share + extra
         return self._crop(density, reference.size)
 
     def _parity(self, reference: Encoding, image: Encoding) -> _Parity:
-        differences = [x - r for x, r in zip(image.features, reference.features, strict=True)]
-        totals = [x + r for x, r in zip(image.features, reference.features, strict=True)]
-        coarser: Tensor | None = None
-        odd: list[Tensor] = []
-        for block, difference, total in zip(
-            reversed(self.parity), reversed(differences[1:]), reversed(totals[1:]), strict=True
+        streams: tuple[Tensor, Tensor] | None = None
+        for block, x, r in zip(
+            reversed(self.parity),
+            reversed(image.features[1:]),
+            reversed(reference.features[1:]),
+            strict=True,
         ):
-            coarser = block(difference, total, coarser)
-            odd.append(coarser)
-        odd.reverse()
-        even = torch.cat([totals[1], differences[1].abs()], 1)
-        return _Parity(differences[0], (odd[0], odd[1], odd[2]), even, self.map_head(odd[0]))
+            streams = block(x - r, x + r, streams)
+        odd, even = streams  # type: ignore[misc]
+        return _Parity(odd, even, self.map_head(odd))
 
     def _direction(
         self, parity: _Parity, size: tuple[int, int], weight: Tensor | None = None
     ) -> Tensor:
         """Which of the two images is better, in [−1, 1]: odd, and free of the magnitude."""
         gate = torch.sigmoid(self.direction_gate(parity.even))
-        evidence = _wide(self.direction_head(parity.odd[0] * gate))
+        evidence = _wide(self.direction_head(parity.odd * gate))
         if weight is not None:
             weight, _ = _spread(weight.to(evidence.dtype), size, evidence.shape[-2:])
             evidence = evidence * (weight / _positive(weight.mean((1, 2, 3), keepdim=True)))
@@ -230,37 +223,37 @@ class ParityNetwork(nn.Module):
         magnitude = evidence.abs().mean((1, 2, 3))
         return total / (magnitude + 1e-6)
 
-    def _density(
-        self,
-        reference: Encoding,
-        image: Encoding,
-        parity: _Parity,
-        channel_weights: Tensor | None,
-    ) -> Tensor:
-        bands = self.pyramid(image.image - reference.image)
-        layers = [
-            pixel(band, features) + magnitude(odd, features)
-            for pixel, magnitude, band, odd, features in zip(
-                self.pixel, self.magnitude, bands, parity.odd, reference.features[1:], strict=True
-            )
-        ]
-        maps = self.map_magnitude.per_channel(parity.maps, reference.features[1])
-        if channel_weights is not None:
-            maps = maps * channel_weights[:, None, None]
-        fine = self.fine(parity.fine, reference.features[1])
-        density = layers[0] + maps.sum(1, keepdim=True) + fine
-        coarse = layers[1] + F.interpolate(layers[2], scale_factor=2.0, mode="nearest")
-        return density + F.interpolate(coarse, scale_factor=2.0, mode="nearest")
+    def _steering(
+        self, maps: Tensor, channel_weights: Tensor | None
+    ) -> tuple[Tensor, Tensor] | None:
+        return None if channel_weights is None else self._steering_maps(maps, channel_weights)
+
+    @staticmethod
+    def _steering_maps(maps: Tensor, channel_weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Share of the density that is kept per cell, and what is added to it.
+
+        A weight below 1 lowers the density where its channel prevails (by shares that carry no
+        gradient, so that nothing is gained by posing as that channel); a weight above 1 adds the
+        channel's own magnitude. Weights of one change nothing.
+        """
+        magnitude = maps.abs()
+        fixed = magnitude.detach()
+        share = fixed / (fixed.sum(1, keepdim=True) + _SHARE_EPS)
+        less = (1 - channel_weights).clamp(min=0)[:, None, None]
+        more = (channel_weights - 1).clamp(min=0)[:, None, None]
+        kept = 1 - (less * share).sum(1, keepdim=True)
+        return kept.clamp(min=LEAST_SHARE), (more * magnitude).sum(1, keepdim=True)
 
     def _distance(
         self,
         reference: Encoding,
-        image: Encoding,
-        parity: _Parity,
-        channel_weights: Tensor | None,
-        weight: Tensor | None = None,
+        pixels: Tensor,
+        steering: tuple[Tensor, Tensor] | None,
+        weight: Tensor | None,
     ) -> Tensor:
-        density = _wide(self._density(reference, image, parity, channel_weights))
+        density = _wide(self.error(pixels - reference.image, reference.features)) * self.scale
+        if steering is not None:
+            density = density * steering[0] + steering[1]
         if weight is None:
             # Padded cells differ by nothing; without this factor they would dilute the mean.
             height, width = reference.size
@@ -273,7 +266,7 @@ class ParityNetwork(nn.Module):
             mean = (weight * density).sum((1, 2, 3)) / total
             power = (weight * density.square()).sum((1, 2, 3)) / total
         rms = torch.sqrt(power + _RMS_EPS**2) - _RMS_EPS
-        return (mean + F.softplus(self.peak) * rms) * self.scale
+        return mean + F.softplus(self.peak) * rms
 
     @staticmethod
     def _crop(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -310,6 +303,7 @@ def _spread(
     return F.pad(weight, margin, mode="replicate"), total
 
 
-def _swap(parity: _Parity) -> _Parity:
-    fourth, eighth, sixteenth = parity.odd
-    return _Parity(-parity.fine, (-fourth, -eighth, -sixteenth), parity.even, -parity.maps)
+def _pad(image: Tensor) -> Tensor:
+    height, width = image.shape[-2:]
+    # Centred before padding, so that the padding is mid-grey in both images: no difference.
+    return F.pad(image - 0.5, (0, -width % _GRID, 0, -height % _GRID))

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 BANDS = 4
 """Bands at strides 1, 2, 4 and 8; the low-pass rest at stride 16 comes on top."""
 
+PYRAMID_BANDS = (9, 3, 3)
+"""Channels gathered on the grids at strides 4, 8 and 16."""
+
 # JPEG's YCbCr (ITU-T T.871). The columns of its inverse have a mean absolute value of at most 1,
 # hence mean|difference in RGB| <= mean of the summed |differences| in these three channels.
 _OPPONENT = (

@@ -11,7 +11,6 @@ from relqa_loss.training.objectives import Batch
 from relqa_loss.training.pool import Pool
 from relqa_loss.training.sets import IMAGES_PER_SET, RankedSet
 
-_RUNGS = 2  # line rungs per set
 _PRIME = 1_000_003
 
 
@@ -32,7 +31,7 @@ class Quantiles:
 
 
 def collate(sets: Sequence[RankedSet], quantiles: Quantiles, generator: torch.Generator) -> Batch:
-    """Stack sets, flip each one at random, and draw line rungs and partners."""
+    """Stack sets, flip each one at random, and draw partners."""
     flipped = [_flip(each, generator) for each in sets]
     count = IMAGES_PER_SET
     shift = torch.randint(1, count, (len(sets), 1), generator=generator)
@@ -43,8 +42,6 @@ def collate(sets: Sequence[RankedSet], quantiles: Quantiles, generator: torch.Ge
         ranks=quantiles(torch.stack([each.panel for each in flipped])),
         order=torch.stack([each.order for each in flipped]),
         worse=torch.stack([each.worse for each in flipped]),
-        blend=torch.rand(len(sets), _RUNGS, generator=generator) * 0.7 + 0.15,
-        pick=torch.randint(count, (len(sets), _RUNGS), generator=generator),
         partner=(torch.arange(count)[None] + shift) % count,
     )
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from relqa_loss.network.model import Encoding, ParityNetwork
 from relqa_loss.training.sets import NO_ORDER
 
+_SHARPNESS = 10.0  # a channel that leads by 0.3 is as good as certain
 _KAPPA = 1e-3  # keeps the logarithm of near-threshold distances from ruling the ranking
 
 
@@ -19,11 +20,11 @@ _KAPPA = 1e-3  # keeps the logarithm of near-threshold distances from ruling the
 class ObjectiveWeights:
     """Weights of the terms of the training objective."""
 
-    maps: float = 3.0
+    maps: float = 6.0
+    type: float = 0.3
     path: float = 0.3
     ladder: float = 1.0
     consensus: float = 2.0
-    line: float = 1.0
     direction: float = 0.3
 
 
@@ -36,8 +37,6 @@ class Batch(NamedTuple):
     ranks: Tensor  # B×M×P: each panel member's badness as its quantile in the pool
     order: Tensor  # B×Q×2
     worse: Tensor  # B×M
-    blend: Tensor  # B×L: shares of the way from reference to image, for line rungs
-    pick: Tensor  # B×L: which images the rungs are of
     partner: Tensor  # B×M: the image that each one is compared with as a distorted pair
 
 
@@ -58,31 +57,28 @@ class Objectives(nn.Module):
         reference = network.encode(batch.reference)
         images = network.encode(batch.images.flatten(0, 1))
         repeated = _select(reference, torch.arange(sets).repeat_interleave(count))
-        maps, direction, flat = network.training_outputs(repeated, images)
+        maps, direction = network.maps_and_direction(repeated, images)
+        flat = network.distance(repeated, images)
         distance = flat.view(sets, count)
 
-        pair = (torch.arange(sets)[:, None] * count + batch.partner.cpu()).flatten()
-        maps_between, direction_between = network.signed(images, _select(images, pair))
-
-        blend = batch.blend[..., None, None, None]
-        rows = torch.arange(sets)[:, None]
-        chosen = batch.images[rows, batch.pick]
-        rungs = batch.reference[:, None] + blend * (chosen - batch.reference[:, None])
-        on_line = network.distance(
-            _select(reference, torch.arange(sets).repeat_interleave(blend.shape[1])),
-            network.encode(rungs.flatten(0, 1)),
-        ).view(sets, -1)
+        # Every second image is also related to another one of its set: neither is pristine.
+        first = torch.arange(sets * count)[::2]
+        second = (first // count) * count + batch.partner.cpu().flatten()[::2]
+        maps_between, direction_between = network.maps_and_direction(
+            _select(images, first), _select(images, second)
+        )
 
         slope = self.log_slope.exp()
         target = batch.maps.flatten(0, 1)
-        target_between = target[pair] - target
+        target_between = target[second] - target[first]
         terms = {
             "maps": 0.5 * (_map_loss(maps, target) + _map_loss(maps_between, target_between)),
-            "path": F.l1_loss(maps + maps_between, maps[pair]),
+            "type": _type_loss(maps, target),
+            "path": F.l1_loss(maps[first] + maps_between, maps[second]),
             "ladder": _certain_loss(distance, batch.order, slope),
             "consensus": _consensus_loss(flat, batch.ranks.flatten(0, 1), slope),
-            "line": _line_loss(distance[rows, batch.pick], on_line, batch.blend),
-            "direction": _direction_loss(direction, direction_between, flat.detach(), batch, pair),
+            "direction": _direction_loss(direction, flat.detach(), batch.worse.flatten())
+            + _relative_loss(direction_between, batch.ranks.flatten(0, 1), first, second),
         }
         terms["total"] = sum(
             (getattr(weights, name) * value for name, value in terms.items()),
@@ -121,8 +117,15 @@ def _select(encoding: Encoding, rows: Tensor) -> Encoding:
 def _map_loss(predicted: Tensor, target: Tensor) -> Tensor:
     # Most cells of most channels are zero; unweighted, the maps would fade to nothing.
     weight = 1 + 6 * (target.abs() > 0.01)
-    loss = F.huber_loss(predicted, target, reduction="none", delta=0.1) * 10
+    loss = F.huber_loss(predicted, target, reduction="none", delta=0.3) / 0.3
     return (weight * loss).mean()
+
+
+def _type_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of the strongest channel in every distorted cell."""
+    strength, channel = target.abs().max(1)
+    loss = F.cross_entropy(_SHARPNESS * predicted.abs(), channel, reduction="none")
+    return _mean(loss, strength)
 
 
 def _certain_loss(distance: Tensor, order: Tensor, slope: Tensor) -> Tensor:
@@ -141,25 +144,15 @@ def _consensus_loss(distance: Tensor, ranks: Tensor, slope: Tensor) -> Tensor:
     return _mean(F.softplus(-margin), confidence)
 
 
-def _line_loss(distance: Tensor, on_line: Tensor, blend: Tensor) -> Tensor:
-    # Along the segment to the reference a norm shrinks in proportion; half of that, on the
-    # logarithmic scale, is asked for. Where it holds no point but the reference is stationary.
-    asked = 0.5 * torch.log(blend)
-    got = torch.log(on_line + 1e-6) - torch.log(distance + 1e-6)
-    return (F.relu(got - asked) * 5).mean()
+def _direction_loss(direction: Tensor, distance: Tensor, worse: Tensor) -> Tensor:
+    # Near the threshold nobody could tell; those images count for less.
+    return _mean(F.softplus(4 * direction), worse * (distance / 0.1).clamp(max=1))
 
 
-def _direction_loss(
-    direction: Tensor, between: Tensor, distance: Tensor, batch: Batch, pair: Tensor
-) -> Tensor:
-    sign, confidence = consensus(batch.ranks.flatten(0, 1))
-    rows = torch.arange(len(pair))
-    visible = batch.worse.flatten() * (distance / 0.1).clamp(max=1)
-    # `between` has image i as the reference and its partner as the image: positive says that the
-    # partner is better, hence image i worse.
-    return _mean(F.softplus(4 * direction), visible) + _mean(
-        F.softplus(-4 * sign[rows, pair] * between), confidence[rows, pair]
-    )
+def _relative_loss(direction: Tensor, ranks: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    # `first` is the reference of the pair: a positive direction says that `second` is better.
+    sign, confidence = consensus(ranks)
+    return _mean(F.softplus(-4 * sign[first, second] * direction), confidence[first, second])
 
 
 def _mean(values: Tensor, weights: Tensor) -> Tensor:

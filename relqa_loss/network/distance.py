@@ -1,0 +1,134 @@
+"""The distance: a function of the image that falls along every straight way to the reference.
+
+A learned distance with freely learned features has *metamers*: descending it from noise ends far
+from the reference, at an image that the features confuse with it. Here the error ``e = image −
+reference`` passes a *linear* network whose coefficients depend on the reference alone, and only
+magnitudes of the outcome are combined, with non-negative weights and increasing functions. For a
+fixed reference every such magnitude shrinks in proportion along ``reference + t · e`` as t → 0, so
+the distance falls strictly on every straight way to the reference, has no stationary point but the
+reference itself, and small gradient steps on it always reduce the mean squared error. None of that
+depends on the weights' values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from relqa_loss.network.pyramid import PYRAMID_BANDS, PixelPyramid
+
+_LEAK = 0.1  # slope of a saturated magnitude, relative to a fresh one
+
+
+def saturate(magnitude: Tensor) -> Tensor:
+    """Increasing and concave for magnitudes ≥ 0, with slope 1.1 at zero and never below 0.1."""
+    return magnitude / (1 + magnitude) + _LEAK * magnitude
+
+
+class _ErrorStage(nn.Module):
+    """One linear step on the error, its coefficients steered by the reference."""
+
+    def __init__(self, inputs: int, outputs: int, features: int, *, mix: bool) -> None:
+        super().__init__()
+        size = 1 if mix else 3
+        self.reduce = nn.Conv2d(4 * inputs, outputs, size, padding=size // 2, bias=False)
+        self.mix = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False) if mix else None
+        self.gate = nn.Conv2d(features, outputs, 1)
+        nn.init.kaiming_normal_(self.reduce.weight, nonlinearity="linear")
+        nn.init.normal_(self.gate.weight, std=0.5 / features**0.5)
+        nn.init.ones_(self.gate.bias)  # type: ignore[arg-type]
+        if self.mix is not None:
+            nn.init.normal_(self.mix.weight, std=0.5 / (9 * outputs) ** 0.5)
+
+    def forward(self, error: Tensor, reference: Tensor) -> Tensor:
+        gate = self.gate(reference)
+        # Bounded, so that no reference makes the distance explode; its sign may change, so that
+        # products with the reference's own structure (is this a loss of contrast?) are possible.
+        gate = 2 * gate / (1 + gate.abs())
+        error = self.reduce(F.pixel_unshuffle(error, 2)) * gate
+        return error if self.mix is None else error + self.mix(error)
+
+
+class _Judgement(nn.Module):
+    """Non-negative mixing of magnitudes, visibility from the reference, saturation."""
+
+    def __init__(self, magnitudes: int, width: int, features: int) -> None:
+        super().__init__()
+        # Softplus of these: non-negative whatever training does.
+        self.blend = nn.Parameter(torch.randn(width, magnitudes, 1, 1) - 3.0)
+        self.visibility = nn.Conv2d(features, width, 1)
+        self.weigh = nn.Parameter(torch.full((1, width, 1, 1), -2.0))
+
+    def forward(self, magnitudes: Tensor, reference: Tensor, coarser: Tensor | None) -> Tensor:
+        """``N×width×h×w`` visible magnitudes, before saturation."""
+        visible = F.conv2d(magnitudes, F.softplus(self.blend))
+        if coarser is not None:
+            visible = visible + _up(coarser)
+        return visible * F.softplus(self.visibility(reference) + 0.5)
+
+    def density(self, visible: Tensor) -> Tensor:
+        """``N×1×h×w``: the contribution to the distance."""
+        return F.conv2d(saturate(visible), F.softplus(self.weigh))
+
+
+class RadialDistance(nn.Module):
+    """Density of the distance at stride 4.
+
+    Args:
+        features: Widths of the reference features at strides 2, 4, 8 and 16.
+        widths: Widths of the linear error features at the same strides.
+        width: Width of the judgement at strides 4, 8 and 16.
+        floor: Weight of the plain error pyramid, see
+            :class:`~relqa_loss.network.NetworkConfig`.
+    """
+
+    def __init__(
+        self, features: Sequence[int], widths: Sequence[int], width: int, floor: float
+    ) -> None:
+        super().__init__()
+        self.floor = floor
+        self.pyramid = PixelPyramid()
+        inputs = (3, *widths[:-1])
+        self.stages = nn.ModuleList(
+            _ErrorStage(before, after, seen, mix=index > 0)
+            for index, (before, after, seen) in enumerate(
+                zip(inputs, widths, features, strict=True)
+            )
+        )
+        finest = (2 * widths[0], 0, 0)  # magnitudes at stride 2 are judged at stride 4
+        self.judgements = nn.ModuleList(
+            _Judgement(2 * own + bands + extra, width, seen)
+            for own, bands, extra, seen in zip(
+                widths[1:], PYRAMID_BANDS, finest, features[1:], strict=True
+            )
+        )
+
+    def forward(self, error: Tensor, reference: Sequence[Tensor]) -> Tensor:
+        """Error N×3×H×W (sides divisible by 16) → density N×1×H/4×W/4, non-negative."""
+        bands = self.pyramid(error)
+        magnitudes = []
+        current = error
+        for stage, features in zip(self.stages, reference, strict=True):
+            current = stage(current, features)
+            magnitudes.append(torch.cat([F.relu(current), F.relu(-current)], 1))
+        finest = F.avg_pool2d(magnitudes[0], 2)
+        gathered = [
+            torch.cat([magnitudes[1], bands[0], finest], 1),
+            torch.cat([magnitudes[2], bands[1]], 1),
+            torch.cat([magnitudes[3], bands[2]], 1),
+        ]
+        coarser: Tensor | None = None
+        density: Tensor | None = None
+        for level in (2, 1, 0):
+            judgement = self.judgements[level]
+            coarser = judgement(gathered[level], reference[level + 1], coarser)
+            own = judgement.density(coarser) + self.floor * bands[level].sum(1, keepdim=True)
+            density = own if density is None else own + _up(density)
+        return density
+
+
+def _up(coarse: Tensor) -> Tensor:
+    return F.interpolate(coarse, scale_factor=2.0, mode="nearest")
