@@ -82,6 +82,7 @@ class ParityNetwork(nn.Module):
             for features, width, below in zip(widths[1:], odd_widths, coarser, strict=True)
         )
         self.map_head = nn.Conv2d(odd_widths[0], channels, 1, bias=False)
+        self.map_gate = nn.Conv2d(odd_widths[0], channels, 1)
         self.direction_gate = nn.Conv2d(odd_widths[0], odd_widths[0], 1)
         self.direction_head = nn.Conv2d(odd_widths[0], 1, 1, bias=False)
         self.error = RadialDistance(
@@ -208,7 +209,9 @@ class ParityNetwork(nn.Module):
         ):
             streams = block(x - r, x + r, streams)
         odd, even = streams  # type: ignore[misc]
-        return _Parity(odd, even, self.map_head(odd))
+        # What differs is an even question, in which direction an odd one; each has its head.
+        maps = self.map_head(odd) * F.softplus(self.map_gate(even))
+        return _Parity(odd, even, maps)
 
     def _direction(
         self, parity: _Parity, size: tuple[int, int], weight: Tensor | None = None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from relqa_loss.distortions import operator_names
+from relqa_loss.distortions import get_operator, operator_names
 from relqa_loss.network.model import ParityNetwork
 from relqa_loss.network.pretrained import WeightsRecord, save_weights
 from relqa_loss.training.batches import Batches
@@ -84,22 +85,26 @@ def train(
 
     Raises:
         ValueError: If ``out`` exists and ``resume`` is false, there is nothing to resume, the
-            checkpoint is of another run, or there is no usable photograph.
+            checkpoint is of another run, there is no usable photograph, or an excluded operator
+            does not exist.
         ImportError: If the extra ``train`` is not installed.
     """
     config = config or TrainConfig()
     progress = progress or Progress()
     state_path = checkpoint_path(out)
     _refuse_to_overwrite(out, state_path, resume)
+    for name in config.exclude:
+        get_operator(name)
     try:
         from lightning.fabric import Fabric
-        from lightning.fabric.loggers import TensorBoardLogger
+        from lightning.fabric.loggers.tensorboard import TensorBoardLogger
     except ImportError as error:
         raise ImportError(
             "training needs Lightning and TensorBoard: pip install 'relqa-loss[train]'"
         ) from error
 
     began = time.monotonic()
+    out.parent.mkdir(parents=True, exist_ok=True)
     logger = TensorBoardLogger(logs, name="", version=out.stem) if logs else None
     fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, loggers=logger or [])
     fabric.launch()
@@ -117,9 +122,11 @@ def train(
     check_steps = max(1, len(pools["val"]) // (stride * config.batch))
 
     generator_state = torch.random.get_rng_state()
-    torch.manual_seed(config.seed)  # initial weights; the caller's generator is put back
+    # Initial weights; the caller's generator is put back, and no other device's is touched.
+    torch.default_generator.manual_seed(config.seed)
     network = ParityNetwork(config.network)
     torch.random.set_rng_state(generator_state)
+    shadow = deepcopy(network).to(fabric.device)  # takes the averaged weights
     if initial is not None:
         _load_initial(network, initial)
     objectives = Objectives(network, config.objective)
@@ -150,7 +157,6 @@ def train(
                 },
             )
 
-    shadow = ParityNetwork(config.network).to(fabric.device)
     figures: dict[str, float] = {}
     training_began = time.monotonic()
     out_of_time = False

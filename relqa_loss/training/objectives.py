@@ -21,7 +21,7 @@ class ObjectiveWeights:
     """Weights of the terms of the training objective."""
 
     maps: float = 6.0
-    type: float = 0.3
+    type: float = 0.5
     path: float = 0.3
     ladder: float = 1.0
     consensus: float = 2.0

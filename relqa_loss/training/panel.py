@@ -59,6 +59,9 @@ def _metrics() -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
     def distance(function: Callable[..., Tensor], **options: Any) -> Callable[..., Tensor]:
         return lambda x, y: function(x, y, reduction="none", **options)
 
+    def one_by_one(metric: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return lambda x, y: torch.cat([metric(a[None], b[None]) for a, b in zip(x, y, strict=True)])
+
     return {
         "mdsi": distance(piq.mdsi),
         "haarpsi": similarity(piq.haarpsi, subsample=False),
@@ -67,7 +70,8 @@ def _metrics() -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
         "ms_gmsd": distance(
             piq.multi_scale_gmsd, chromatic=True, scale_weights=torch.tensor([0.2, 0.4, 0.4])
         ),
-        "srsim": similarity(piq.srsim, chromatic=True),
+        # piq normalises its saliency over the whole batch, so that images would depend on others.
+        "srsim": one_by_one(similarity(piq.srsim, chromatic=True)),
         "dss": similarity(piq.dss),
         "gmsd": distance(piq.gmsd),
         "vif": similarity(piq.vif_p),

@@ -73,6 +73,8 @@ def spearman(a: Tensor, b: Tensor) -> float:
 
 
 def _ranks(values: Tensor) -> Tensor:
-    _, inverse, counts = values.double().unique(return_inverse=True, return_counts=True)
+    inverse: Tensor
+    counts: Tensor
+    _, inverse, counts = torch.unique(values.double(), return_inverse=True, return_counts=True)
     ends = counts.cumsum(0).double()
     return (ends - (counts - 1) / 2)[inverse]

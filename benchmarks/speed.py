@@ -1,0 +1,312 @@
+"""Size, time and peak memory of forward + backward, beside other losses, in one run.
+
+    python benchmarks/speed.py [--sizes 256 512] [--repeats 15] [--threads N] [--device cuda]
+
+The gradient goes to the image alone, as in training a network. Repeats are interleaved, so that a
+busy moment of the machine hits every contender alike. LPIPS and DISTS stand for their
+architectures, with random weights: time and memory do not depend on the weights' values, and
+nothing needs to be downloaded. Needs the extra ``bench``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from _common import provenance, table
+from torch import Tensor, nn
+
+from relqa_loss import RelationalLoss
+from relqa_loss.network import find_weights
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+OURS = "RelationalLoss"
+_EPS = 1e-10
+
+
+class Contender(NamedTuple):
+    """A loss and what it weighs."""
+
+    name: str
+    loss: Loss
+    parameters: int
+
+
+class Measured(NamedTuple):
+    """What one contender took at one size."""
+
+    milliseconds: list[float]
+    peak_mib: float
+
+
+class LpipsArchitecture(nn.Module):
+    """LPIPS: five taps of a trunk, unit-normalised, squared differences, 1×1 weights, means."""
+
+    def __init__(self, trunk: nn.Sequential, taps: Sequence[int], widths: Sequence[int]) -> None:
+        super().__init__()
+        self.trunk = trunk[: max(taps) + 1]
+        self.taps = frozenset(taps)
+        self.heads = nn.ParameterList(torch.rand(1, width, 1, 1) for width in widths)
+        self.requires_grad_(False)
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        taken = []
+        for index, layer in enumerate(self.trunk):
+            image = layer(image)
+            if index in self.taps:
+                taken.append(image / (image.square().sum(1, keepdim=True).sqrt() + _EPS))
+        return taken
+
+    def forward(self, preds: Tensor, target: Tensor) -> Tensor:
+        with torch.no_grad():
+            references = self.features(target)
+        layers = zip(self.features(preds), references, self.heads, strict=True)
+        return torch.stack([((x - r).square() * w).sum(1).mean() for x, r, w in layers]).sum()
+
+
+class DistsArchitecture(nn.Module):
+    """DISTS: VGG16 with L2 pooling; statistics of the image and five taps, weighted."""
+
+    TAPS = (3, 8, 15, 22, 29)
+
+    def __init__(self, trunk: nn.Sequential) -> None:
+        super().__init__()
+        self.trunk = trunk[: max(self.TAPS) + 1]
+        window = torch.hann_window(5, periodic=False)[1:-1]
+        self.register_buffer("window", torch.outer(window, window) / window.sum() ** 2)
+        self.weights = nn.Parameter(torch.rand(2, 3 + 64 + 128 + 256 + 512 + 512))
+        self.requires_grad_(False)
+
+    def _pool(self, image: Tensor) -> Tensor:
+        channels = image.shape[1]
+        kernel = self.window.expand(channels, 1, 3, 3)
+        power = F.conv2d(image.square(), kernel, stride=2, padding=1, groups=channels)
+        return (power + _EPS).sqrt()
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        taken = [image]
+        for index, layer in enumerate(self.trunk):
+            image = self._pool(image) if isinstance(layer, nn.MaxPool2d) else layer(image)
+            if index in self.TAPS:
+                taken.append(image)
+        return taken
+
+    def forward(self, preds: Tensor, target: Tensor) -> Tensor:
+        with torch.no_grad():
+            references = self.features(target)
+        structure, texture = [], []
+        for x, r in zip(self.features(preds), references, strict=True):
+            mean_x, mean_r = x.mean((2, 3)), r.mean((2, 3))
+            texture.append((2 * mean_x * mean_r + 1e-6) / (mean_x**2 + mean_r**2 + 1e-6))
+            var_x, var_r = x.var((2, 3), unbiased=False), r.var((2, 3), unbiased=False)
+            covariance = (x * r).mean((2, 3)) - mean_x * mean_r
+            structure.append((2 * covariance + 1e-6) / (var_x + var_r + 1e-6))
+        weights = self.weights / self.weights.sum()
+        return (
+            1
+            - (
+                (torch.cat(texture, 1) * weights[0]).sum(1)
+                + (torch.cat(structure, 1) * weights[1]).sum(1)
+            ).mean()
+        )
+
+
+def contenders(weights: str, device: torch.device) -> list[Contender]:
+    """Ours and the others, ready on ``device``."""
+    import piq
+    from torchvision.models import alexnet, vgg16
+
+    vgg = LpipsArchitecture(
+        _out_of_place(vgg16(weights=None).features), (3, 8, 15, 22, 29), (64, 128, 256, 512, 512)
+    )
+    alex = LpipsArchitecture(
+        _out_of_place(alexnet(weights=None).features), (1, 4, 7, 9, 11), (64, 192, 384, 256, 256)
+    )
+    dists = DistsArchitecture(_out_of_place(vgg16(weights=None).features))
+    ours = RelationalLoss(weights=weights, on_out_of_range="ignore")
+
+    def size(module: nn.Module) -> int:
+        # A frozen loss keeps its weights in buffers.
+        return sum(value.numel() for value in (*module.parameters(), *module.buffers()))
+
+    modules: list[tuple[str, nn.Module]] = [
+        (OURS, ours),
+        ("piq SSIM", piq.SSIMLoss()),
+        ("piq MS-SSIM", piq.MultiScaleSSIMLoss()),
+        ("LPIPS-Alex architecture", alex),
+        ("LPIPS-VGG architecture", vgg),
+        ("DISTS architecture", dists),
+    ]
+    parameters = {"piq SSIM": 0, "piq MS-SSIM": 0}
+    return [
+        Contender(name, module.eval().to(device), parameters.get(name, size(module)))
+        for name, module in modules
+    ]
+
+
+def _out_of_place(trunk: nn.Sequential) -> nn.Sequential:
+    # As in piq: taps must not be overwritten by the next activation.
+    layers = (nn.ReLU() if isinstance(layer, nn.ReLU) else layer for layer in trunk)
+    return nn.Sequential(*layers)
+
+
+def step(loss: Loss, preds: Tensor, target: Tensor) -> None:
+    """Forward and backward, with the gradient to ``preds`` alone."""
+    preds.grad = None
+    loss(preds, target).backward()
+
+
+def milliseconds(loss: Loss, preds: Tensor, target: Tensor) -> float:
+    """Wall time of one step."""
+    _synchronise(preds.device)
+    began = time.perf_counter()
+    step(loss, preds, target)
+    _synchronise(preds.device)
+    return 1000 * (time.perf_counter() - began)
+
+
+def peak_memory(loss: Loss, preds: Tensor, target: Tensor) -> float:
+    """Most MiB that torch allocated during one step beyond what there was before it.
+
+    On the CPU this leaves out the scratch space that convolution libraries allocate themselves.
+    """
+    step(loss, preds, target)
+    preds.grad = None
+    gc.collect()
+    if preds.device.type == "cuda":
+        torch.cuda.synchronize(preds.device)
+        before = torch.cuda.memory_allocated(preds.device)
+        torch.cuda.reset_peak_memory_stats(preds.device)
+        step(loss, preds, target)
+        torch.cuda.synchronize(preds.device)
+        return (torch.cuda.max_memory_allocated(preds.device) - before) / 2**20
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+        step(loss, preds, target)
+    return _running_peak(profile) / 2**20
+
+
+def _running_peak(profile: torch.profiler.profile) -> int:
+    """Highest running sum of the allocator's events, which the profiler keeps in order of time."""
+    results = profile.profiler.kineto_results  # type: ignore[union-attr]
+    events = [event for event in results.events() if event.name() == "[memory]"]
+    total = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        total += event.nbytes()
+        peak = max(peak, total)
+    return peak
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def measure(
+    field: Sequence[Contender], size: int, repeats: int, device: torch.device
+) -> dict[str, Measured]:
+    """Time and memory of every contender on one pair of ``size``² images."""
+    generator = torch.Generator().manual_seed(0)
+    target = torch.rand(1, 3, size, size, generator=generator)
+    noise = 0.1 * torch.randn(target.shape, generator=generator)
+    preds = (target + noise).clamp(0, 1).to(device).requires_grad_()
+    target = target.to(device)
+    memory = {each.name: peak_memory(each.loss, preds, target) for each in field}  # warms up, too
+    times: dict[str, list[float]] = {each.name: [] for each in field}
+    for _ in range(repeats):
+        for each in field:
+            times[each.name].append(milliseconds(each.loss, preds, target))
+    return {each.name: Measured(times[each.name], memory[each.name]) for each in field}
+
+
+def spread(values: Sequence[float]) -> str:
+    """Median and quartiles."""
+    if len(values) < 2:
+        return f"{values[0]:.1f}"
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return f"{middle:.1f} ({low:.1f}–{high:.1f})"
+
+
+def report(field: Sequence[Contender], results: dict[int, dict[str, Measured]]) -> str:
+    """A markdown table: ratios to ours first, from repeats paired in time, then the values."""
+    header = ["loss", "parameters"]
+    for size in results:
+        header += [f"{size}² time ÷ ours", f"{size}² memory ÷ ours"]
+    for size in results:
+        header += [f"{size}² ms (quartiles)", f"{size}² MiB"]
+    rows = []
+    for each in field:
+        row: list[object] = [each.name, f"{each.parameters:,}" if each.parameters else "–"]
+        for measured in results.values():
+            ours, theirs = measured[OURS], measured[each.name]
+            pairs = zip(theirs.milliseconds, ours.milliseconds, strict=True)
+            ratio = statistics.median(their / our for their, our in pairs)
+            memory = theirs.peak_mib / ours.peak_mib if ours.peak_mib else float("nan")
+            row += [f"{ratio:.2f}", f"{memory:.2f}"]
+        for measured in results.values():
+            theirs = measured[each.name]
+            row += [spread(theirs.milliseconds), f"{theirs.peak_mib:.0f}"]
+        rows.append(row)
+    return table(header, rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--weights", default="relqa-base", help="shipped name or path")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512])
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own)")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, help="markdown file to write as well")
+    parser.add_argument("--json", type=Path, help="JSON file to write as well")
+    parsed = parser.parse_args(arguments)
+    if parsed.threads is not None:
+        torch.set_num_threads(parsed.threads)
+    device = torch.device(parsed.device)
+    torch.manual_seed(0)
+    record = find_weights(parsed.weights)
+    field = contenders(parsed.weights, device)
+    results = {size: measure(field, size, parsed.repeats, device) for size in parsed.sizes}
+    text = "\n".join(
+        [
+            "Forward + backward, batch 1, gradient to the image only; median of "
+            f"{parsed.repeats} interleaved repeats on {device.type}; ratios above 1 are slower or "
+            f"larger than {OURS}. LPIPS and DISTS: architectures with random weights.",
+            "",
+            report(field, results),
+            "",
+            f"Weights file: {record.path.stat().st_size / 2**20:.2f} MiB.",
+            provenance(record.version),
+        ]
+    )
+    sys.stdout.write(text + "\n")
+    if parsed.out is not None:
+        parsed.out.write_text(text + "\n", encoding="utf-8")
+    if parsed.json is not None:
+        content = {
+            "weights": record.version,
+            "weights_bytes": record.path.stat().st_size,
+            "device": device.type,
+            "threads": torch.get_num_threads(),
+            "provenance": provenance(record.version),
+            "parameters": {each.name: each.parameters for each in field},
+            "results": {
+                str(size): {name: value._asdict() for name, value in measured.items()}
+                for size, measured in results.items()
+            },
+        }
+        parsed.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

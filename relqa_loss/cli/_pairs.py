@@ -1,0 +1,167 @@
+"""Pairs of image files: matching them by name, and relating them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+from relqa_loss.cli._common import images_in
+from relqa_loss.network import Relation
+
+
+class Pair(NamedTuple):
+    """Two files to be related."""
+
+    reference: Path
+    image: Path
+
+
+class Failure(NamedTuple):
+    """A file that could not be used, and why."""
+
+    image: Path
+    error: str
+    reference: Path | None = None
+
+
+class Outcome(NamedTuple):
+    """What the network says about a pair of files."""
+
+    pair: Pair
+    reference: Tensor
+    image: Tensor
+    relation: Relation
+    distance_map: Tensor | None
+    words: str
+    notes: tuple[str, ...]
+
+
+def pair_up(
+    reference: Path, images: Sequence[Path], *, allow_missing: bool = False
+) -> tuple[list[Pair], list[Failure]]:
+    """Match images with references.
+
+    A reference file goes with every image, and with every image of a folder. In a folder of
+    references, an image's partner has the same path inside the folder; failing that, the same
+    path but for the ending.
+
+    Raises:
+        ValueError: If a folder has no images in it.
+    """
+    pairs: list[Pair] = []
+    failures: list[Failure] = []
+    if not reference.is_dir():
+        for image in images:
+            files = [image]
+            if image.is_dir():
+                files = [file for file in _folder(image) if file.resolve() != reference.resolve()]
+            pairs.extend(Pair(reference, file) for file in files)
+        return pairs, failures
+    references = _folder(reference)
+    exact = {path.relative_to(reference): path for path in references}
+    by_stem: dict[Path, list[Path]] = {}
+    for path in references:
+        by_stem.setdefault(path.relative_to(reference).with_suffix(""), []).append(path)
+    for image in images:
+        matched: set[Path] = set()
+        files = _folder(image) if image.is_dir() else [image]
+        for file in files:
+            key = file.relative_to(image) if image.is_dir() else Path(file.name)
+            candidates = [exact[key]] if key in exact else by_stem.get(key.with_suffix(""), [])
+            if len(candidates) == 1:
+                pairs.append(Pair(candidates[0], file))
+                matched.add(candidates[0])
+            elif candidates:
+                names = ", ".join(path.name for path in candidates)
+                failures.append(Failure(file, f"several references fit: {names}"))
+                matched.update(candidates)
+            else:
+                failures.append(
+                    Failure(file, f"no reference named {key.with_suffix('')} in {reference}")
+                )
+        if image.is_dir() and not allow_missing:
+            failures.extend(
+                Failure(image / path.relative_to(reference), "no image for this reference", path)
+                for path in references
+                if path not in matched
+            )
+    return pairs, failures
+
+
+def _folder(folder: Path) -> list[Path]:
+    files = images_in(folder)
+    if not files:
+        raise ValueError(f"{folder} has no image files in it")
+    return files
+
+
+class Examiner:
+    """Relates pairs of files, encoding a reference once for all the images that follow it.
+
+    Raises:
+        ValueError: For unknown or damaged weights.
+    """
+
+    def __init__(self, weights: str, device: str) -> None:
+        from relqa_loss.network import Encoding, find_weights, load_pretrained
+
+        self.version = find_weights(weights).version
+        self.network = load_pretrained(weights).to(device)
+        self.device = device
+        self._last: tuple[Path, Tensor, tuple[str, ...]] | None = None
+        self._encoding: Encoding | None = None
+
+    def __call__(self, pair: Pair, *, distance_map: bool = False) -> Outcome:
+        """Relate one pair.
+
+        Raises:
+            ImageReadError: For a file that cannot be used.
+            ValueError: If the two differ in size or are too small.
+        """
+        import torch
+
+        from relqa_loss.imageio import load_image
+        from relqa_loss.words import describe
+
+        loaded = load_image(pair.image)
+        with torch.inference_mode():
+            if self._last is None or self._last[0] != pair.reference:
+                self._last = None
+                reference, notes = load_image(pair.reference)
+                _check_size(pair.reference, reference)
+                encoding = self.network.encode(reference[None].to(self.device))
+                self._last, self._encoding = (pair.reference, reference, notes), encoding
+            _, reference, notes = self._last
+            assert self._encoding is not None  # set together
+            _check_size(pair.image, loaded.pixels)
+            if loaded.pixels.shape != reference.shape:
+                raise ValueError(
+                    f"{pair.image} is {_size(loaded.pixels)}, but its reference {pair.reference} "
+                    f"is {_size(reference)}; resize or crop one of them"
+                )
+            encoded = self.network.encode(loaded.pixels[None].to(self.device))
+            relation = self.network.relate(self._encoding, encoded)
+            where = self.network.distance_map(self._encoding, encoded) if distance_map else None
+        relation = Relation(*(part.cpu() for part in relation))
+        return Outcome(
+            pair,
+            reference,
+            loaded.pixels,
+            relation,
+            where.cpu() if where is not None else None,
+            describe(relation.maps[0], reference, channels=self.network.channels),
+            (*(f"reference: {n}" for n in notes), *(f"image: {n}" for n in loaded.notes)),
+        )
+
+
+def _check_size(path: Path, image: Tensor) -> None:
+    if min(image.shape[-2:]) < 32:
+        raise ValueError(f"{path} is {_size(image)}; images must be at least 32×32")
+
+
+def _size(image: Tensor) -> str:
+    """Width × height, as image viewers say it."""
+    return f"{image.shape[-1]}×{image.shape[-2]}"

@@ -1,0 +1,415 @@
+"""``relqa engine``: the bank of distortions, as a list, as a picture, as a data set."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import math
+import shutil
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from relqa_loss.cli._common import (
+    columns_of,
+    empty_folder,
+    images_in,
+    progress,
+    refuse_inputs,
+    say,
+    write_atomically,
+)
+
+if TYPE_CHECKING:
+    from PIL import Image as PilImage
+    from PIL import ImageFont
+    from torch import Tensor
+
+    from relqa_loss.distortions import Operator, Sample
+
+SEVERITIES = (0.1, 0.3, 0.5, 0.75, 1.0)
+_MANIFEST = "manifest.jsonl"
+_PAPER, _INK, _FAINT = (250, 249, 246), (34, 37, 42), (120, 124, 130)
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the sub-command."""
+    parser = subparsers.add_parser(
+        "engine",
+        help="the bank of distortions: list it, draw it, write data sets with it",
+        description="The distortion engine. Operators of installed third-party packages take part.",
+    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+
+    listing = actions.add_parser("list", help="print the bank")
+    listing.add_argument("--channel", help="only operators of this dominant channel")
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    listing.set_defaults(run=run_list)
+
+    sheet = actions.add_parser("sheet", help="every operator at five severities as one picture")
+    sheet.add_argument("photo", type=Path, metavar="PHOTO")
+    sheet.add_argument("--out", type=Path, default=Path("sheet.png"), metavar="PNG")
+    sheet.add_argument("--operators", nargs="+", metavar="NAME", help="only these")
+    sheet.add_argument("--tile", type=int, default=128, help="side of a tile (default: 128)")
+    sheet.add_argument("--seed", type=int, default=0)
+    sheet.add_argument("--force", action="store_true", help="replace an existing picture")
+    sheet.set_defaults(run=run_sheet)
+
+    sample = actions.add_parser(
+        "sample",
+        help="write triplets (reference, distorted, maps) to disk",
+        description="Write N triplets: PNGs of reference and distorted image, the dense signed "
+        "maps as .npz (float16, with channel names), a manifest with recipes as JSON lines and "
+        "CSV, and a contact sheet. The same seed and photographs give the same data.",
+    )
+    sample.add_argument("--photos", type=Path, required=True, metavar="DIR")
+    sample.add_argument("--out", type=Path, required=True, metavar="DIR")
+    sample.add_argument("-n", "--number", type=int, required=True, metavar="N")
+    sample.add_argument("--seed", type=int, default=0)
+    sample.add_argument(
+        "--crop", type=int, default=256, help="side of the crops; 0: whole (default: 256)"
+    )
+    sample.add_argument("--operators", nargs="+", metavar="NAME", help="draw from these only")
+    sample.add_argument("--exclude", nargs="+", default=[], metavar="NAME", help="never draw these")
+    sample.add_argument("--force", action="store_true", help="replace an earlier sample there")
+    sample.set_defaults(run=run_sample)
+
+
+def run_list(arguments: argparse.Namespace) -> int:
+    """Run ``engine list``."""
+    from relqa_loss.channels import CHANNELS
+    from relqa_loss.distortions import list_operators
+
+    if arguments.channel is not None and arguments.channel not in CHANNELS:
+        raise ValueError(f"no channel named {arguments.channel!r}; there are {', '.join(CHANNELS)}")
+    operators = list_operators(arguments.channel)
+    if arguments.json:
+        print(json.dumps([_record(operator) for operator in operators], indent=2))
+        return 0
+    rows = [["name", "family", "channel", "sign", "side", "runs on", "about"]]
+    rows += [
+        [
+            operator.name,
+            operator.family,
+            operator.channel,
+            _sign(operator.sign),
+            ", ".join(f"{name} {weight:+g}" for name, weight in operator.side.items()),
+            "any device" if operator.runs_on == "torch" else "CPU",
+            operator.about,
+        ]
+        for operator in operators
+    ]
+    sys.stdout.write(columns_of(rows, "<<<^<<<"))
+    families = len({operator.family for operator in operators})
+    channels = len({operator.channel for operator in operators})
+    print(f"\n{len(operators)} operators in {families} families over {channels} channels")
+    return 0
+
+
+def _record(operator: Operator) -> dict[str, Any]:
+    return {
+        "name": operator.name,
+        "family": operator.family,
+        "channel": operator.channel,
+        "sign": operator.sign,
+        "side": dict(operator.side),
+        "parameter": asdict(operator.curve),
+        "runs_on": operator.runs_on,
+        "differentiable": operator.differentiable,
+        "mildest": operator.mildest,
+        "one_directional": operator.one_directional,
+        "about": operator.about,
+    }
+
+
+def _sign(sign: int) -> str:
+    return "+" if sign > 0 else "−"
+
+
+def run_sheet(arguments: argparse.Namespace) -> int:
+    """Run ``engine sheet``."""
+    from relqa_loss.distortions import get_operator, list_operators
+    from relqa_loss.imageio import read_image
+
+    if arguments.tile < 32:
+        raise ValueError(f"--tile must be at least 32, got {arguments.tile}")
+    refuse_inputs(arguments.out, [arguments.photo], "--out")
+    if arguments.out.exists() and not arguments.force:
+        raise ValueError(f"{arguments.out} exists; choose another --out or give --force")
+    names = arguments.operators
+    operators = [get_operator(n) for n in names] if names else list_operators()
+    photo = _thumbnail(read_image(arguments.photo), 2 * arguments.tile)
+    sheet = _sheet(photo, operators, arguments.tile, arguments.seed)
+    write_atomically(arguments.out, _png(sheet))
+    print(f"{arguments.out}: {len(operators)} operators at severities {SEVERITIES}")
+    return 0
+
+
+def _sheet(photo: Tensor, operators: list[Operator], tile: int, seed: int) -> PilImage.Image:
+    """Blocks of one operator each, labelled, filled column by column."""
+    import torch
+    from PIL import Image, ImageDraw
+
+    from relqa_loss.distortions._pillow import to_pillow
+
+    margin, gap, label = 24, 3, 22
+    count = len(SEVERITIES)
+    block = count * tile + (count - 1) * gap
+    columns = max(1, min(4, round(math.sqrt(len(operators) * (tile + label) / block))))
+    rows = math.ceil(len(operators) / columns)
+    step = tile + label + 12
+    head = 76
+    sheet = Image.new(
+        "RGB", (columns * (block + margin) + margin, head + rows * step + margin), _PAPER
+    )
+    draw = ImageDraw.Draw(sheet)
+    draw.text((margin, 16), f"{len(operators)} distortions", fill=_INK, font=_font(22))
+    for column in range(columns):
+        for index, severity in enumerate(SEVERITIES):
+            x = margin + column * (block + margin) + index * (tile + gap)
+            text = f"severity {severity:g}" if index == 0 else f"{severity:g}"
+            draw.text((x, 52), text, fill=_FAINT, font=_font(13))
+    with progress("drawing", len(operators)) as advance:
+        for index, operator in enumerate(operators):
+            x = margin + index // rows * (block + margin)
+            y = head + index % rows * step
+            name = operator.name.replace("_", " ")
+            draw.text((x, y), name, fill=_INK, font=_font(15))
+            direction = f"{operator.sign:+d}"[0] + f" {operator.channel.replace('_', ' ')}"
+            if operator.runs_on == "host":
+                direction += " · CPU"
+            draw.text((x + block, y + 2), direction, fill=_FAINT, font=_font(13), anchor="ra")
+            for place, severity in enumerate(SEVERITIES):
+                generator = torch.Generator().manual_seed(seed)
+                distorted = operator(photo[None], severity, generator)[0]
+                # Shown at full size, cut to the centre: shrinking would hide what is to be seen.
+                cut = _centre(distorted, tile)
+                sheet.paste(to_pillow(cut), (x + place * (tile + gap), y + label))
+            advance(note=operator.name)
+    return sheet
+
+
+def run_sample(arguments: argparse.Namespace) -> int:
+    """Run ``engine sample``."""
+    import torch
+
+    from relqa_loss.distortions import DistortionEngine, list_operators
+    from relqa_loss.distortions._pillow import to_pillow
+    from relqa_loss.imageio import ImageReadError, read_image
+
+    if arguments.number < 1:
+        raise ValueError(f"-n must be at least 1, got {arguments.number}")
+    if arguments.crop and arguments.crop < 32:
+        raise ValueError(f"--crop must be at least 32, or 0 for whole images: {arguments.crop}")
+    if not arguments.photos.is_dir():
+        raise ValueError(f"--photos {arguments.photos} is not a folder")
+    engine = DistortionEngine(arguments.operators, exclude=arguments.exclude)
+    files = images_in(arguments.photos)
+    if not files:
+        raise ValueError(f"{arguments.photos} has no image files in it")
+    out: Path = arguments.out
+    if out.resolve() in (arguments.photos.resolve(), *arguments.photos.resolve().parents):
+        raise ValueError(f"--out {out} holds the photographs; choose another folder")
+    empty_folder(out, arguments.force)
+    if arguments.force:
+        _remove_earlier(out)
+    for name in ("reference", "distorted", "maps"):
+        (out / name).mkdir(exist_ok=True)
+
+    order = torch.randperm(
+        len(files), generator=torch.Generator().manual_seed(arguments.seed)
+    ).tolist()
+    unreadable: set[Path] = set()
+    entries: list[dict[str, Any]] = []
+    shown: list[tuple[Sample, str]] = []
+    position = 0
+    partial = out / f"{_MANIFEST}.part"
+    with (
+        progress("sampling", arguments.number) as advance,
+        partial.open("w", encoding="utf-8") as manifest,
+    ):
+        while len(entries) < arguments.number:
+            file = files[order[position % len(files)]]
+            position += 1
+            if file in unreadable:
+                continue
+            # 32 bits for the count: neighbouring seeds must not share samples.
+            seed = (arguments.seed << 32) + position
+            try:
+                photo = _crop(read_image(file), arguments.crop, seed)
+            except ImageReadError as error:
+                say(f"skipped: {error}")
+                unreadable.add(file)
+                if len(unreadable) == len(files):
+                    raise ValueError(
+                        f"none of the {len(files)} image files in {arguments.photos} is readable"
+                    ) from None
+                continue
+            # What is on disk is what was distorted: the reference is rounded first.
+            photo = (photo * 255).round() / 255
+            sample = engine.sample(photo, seed)
+            stem = f"{len(entries):06d}"
+            write_atomically(out / "reference" / f"{stem}.png", _png(to_pillow(sample.reference)))
+            write_atomically(out / "distorted" / f"{stem}.png", _png(to_pillow(sample.distorted)))
+            write_atomically(out / "maps" / f"{stem}.npz", _npz(sample.maps))
+            entry = _entry(stem, file, sample)
+            entries.append(entry)
+            manifest.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            if len(shown) < 24:
+                shown.append((sample, _recipe_text(entry)))
+            advance()
+    write_atomically(out / "manifest.csv", _csv(entries).encode())
+    write_atomically(out / "sheet.png", _png(_contact_sheet(shown)))
+    partial.replace(out / _MANIFEST)  # last: a manifest means that all is there
+    used = {step["operator"] for entry in entries for step in entry["steps"]}
+    skipped = f", {len(unreadable)} unreadable files skipped" if unreadable else ""
+    print(
+        f"{out}: {len(entries)} triplets from {min(len(files), position)} photographs, "
+        f"{len(used)} of {len(list_operators())} operators{skipped}"
+    )
+    return 0
+
+
+def _remove_earlier(out: Path) -> None:
+    """Remove what an earlier sample wrote, and nothing else."""
+    for name in (_MANIFEST, f"{_MANIFEST}.part", "manifest.csv", "sheet.png"):
+        (out / name).unlink(missing_ok=True)
+    for name, suffix in (("reference", "png"), ("distorted", "png"), ("maps", "npz")):
+        for path in (out / name).glob(f"[0-9][0-9][0-9][0-9][0-9][0-9].{suffix}"):
+            path.unlink()
+        if (out / name).is_dir() and not any((out / name).iterdir()):
+            shutil.rmtree(out / name)
+
+
+def _entry(stem: str, file: Path, sample: Sample) -> dict[str, Any]:
+    return {
+        "reference": f"reference/{stem}.png",
+        "distorted": f"distorted/{stem}.png",
+        "maps": f"maps/{stem}.npz",
+        "photo": str(file),
+        "height": sample.reference.shape[-2],
+        "width": sample.reference.shape[-1],
+        "seed": sample.recipe.seed,
+        "steps": [asdict(step) for step in sample.recipe.steps],
+    }
+
+
+def _recipe_text(entry: dict[str, Any]) -> str:
+    return " + ".join(
+        f"{step['operator']} {step['severity']:.2f} ({step['mask']})" for step in entry["steps"]
+    )
+
+
+def _csv(entries: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    fields = [key for key in entries[0] if key != "steps"]
+    writer = csv.DictWriter(text, [*fields, "recipe"], lineterminator="\n")
+    writer.writeheader()
+    for entry in entries:
+        row = {key: entry[key] for key in fields}
+        writer.writerow({**row, "recipe": _recipe_text(entry)})
+    return text.getvalue()
+
+
+def _npz(maps: Tensor) -> bytes:
+    import numpy as np
+
+    from relqa_loss.channels import CHANNELS
+
+    buffer = io.BytesIO()
+    values = maps.cpu().numpy().astype(np.float16)
+    np.savez_compressed(buffer, maps=values, channels=np.array(CHANNELS))
+    return buffer.getvalue()
+
+
+def _contact_sheet(shown: list[tuple[Sample, str]]) -> PilImage.Image:
+    """Reference, distorted image and strongest map of some samples."""
+    from PIL import Image, ImageDraw
+
+    from relqa_loss.distortions._pillow import to_pillow
+    from relqa_loss.plotting import colourise, direction_words, strongest_channels
+
+    tile, gap, margin, label = 176, 3, 20, 40
+    columns = min(2, len(shown))
+    rows = math.ceil(len(shown) / columns)
+    block = 3 * tile + 2 * gap
+    width = columns * (block + margin) + margin
+    sheet = Image.new("RGB", (width, margin + rows * (tile + label + 14) + margin), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    from relqa_loss.channels import CHANNELS
+
+    for index, (sample, text) in enumerate(shown):
+        x = margin + index % columns * (block + margin)
+        y = margin + index // columns * (tile + label + 14)
+        name = strongest_channels(sample.maps, 1)[0]
+        values = sample.maps[CHANNELS.index(name)]
+        more, less = direction_words(name)
+        strongest = float(values.flatten()[values.abs().argmax()])
+        words = more if strongest > 0 else less
+        pictures = (sample.reference, sample.distorted, colourise(values, 1.0))
+        draw.text((x, y), _fit(draw, text, block, 13), fill=_INK, font=_font(13))
+        captions = ("reference", "distorted", f"{name.replace('_', ' ')} {strongest:+.2f}: {words}")
+        for place, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+            left = x + place * (tile + gap)
+            fitted = _fit(draw, caption, tile, 12)
+            draw.text((left, y + 20), fitted, fill=_FAINT, font=_font(12))
+            kind = Image.Resampling.NEAREST if place == 2 else Image.Resampling.LANCZOS
+            image = to_pillow(picture)
+            scale = tile / max(image.size)
+            size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+            sheet.paste(image.resize(size, kind), (left, y + label))
+    return sheet
+
+
+def _fit(draw: Any, text: str, width: int, size: int) -> str:
+    if draw.textlength(text, font=_font(size)) <= width:
+        return text
+    while text and draw.textlength(text + "…", font=_font(size)) > width:
+        text = text[:-1]
+    return text + "…"
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font, which has no typographic minus sign."""
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size)
+
+
+def _png(image: PilImage.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _centre(image: Tensor, side: int) -> Tensor:
+    height, width = image.shape[-2:]
+    top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
+    return image[:, top : top + side, left : left + side]
+
+
+def _thumbnail(photo: Tensor, side: int) -> Tensor:
+    """The photograph with its shorter side reduced to ``side`` (never enlarged), cut square."""
+    import torch.nn.functional as F
+
+    shorter = min(photo.shape[-2:])
+    if shorter > side:
+        size = [max(side, round(length * side / shorter)) for length in photo.shape[-2:]]
+        photo = F.interpolate(photo[None], size=size, mode="bilinear", antialias=True)[0]
+    return _centre(photo, side).clamp(0, 1)
+
+
+def _crop(photo: Tensor, side: int, seed: int) -> Tensor:
+    """A random square, or what there is of it in a smaller photograph."""
+    import torch
+
+    if not side:
+        return photo
+    generator = torch.Generator().manual_seed(seed)
+    height, width = (min(side, length) for length in photo.shape[-2:])
+    top = int(torch.randint(photo.shape[-2] - height + 1, (1,), generator=generator))
+    left = int(torch.randint(photo.shape[-1] - width + 1, (1,), generator=generator))
+    return photo[:, top : top + height, left : left + width]

@@ -1,0 +1,69 @@
+"""The ``relqa`` command."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from relqa_loss._version import __version__
+
+# Each module has ``add_parser(subparsers)`` and imports anything heavy inside its handler only,
+# so that ``relqa --help`` is quick.
+_COMMANDS = ("score", "maps", "engine", "demo", "train")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with every sub-command."""
+    parser = argparse.ArgumentParser(
+        prog="relqa",
+        description="Relational image quality: what changed between two images, where, how much, "
+        "and which is better.",
+        epilog="Exit codes: 0 fine, 2 something could not be done (a sentence says what), "
+        "130 interrupted.",
+    )
+    parser.add_argument("--version", action="version", version=f"relqa {__version__}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name in _COMMANDS:
+        importlib.import_module(f"relqa_loss.cli.{name}").add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        argv: Arguments without the program's name; those of the process by default.
+    """
+    arguments = build_parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except KeyboardInterrupt:
+        print("relqa: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader (`head`, say) has gone; do not let the interpreter's last flush complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (ValueError, ImportError, OSError, MemoryError) as error:
+        return _fail(error)
+    except RuntimeError as error:
+        # Torch reports a lack of memory, or of a device, in this way.
+        text = str(error).lower()
+        if any(sign in text for sign in ("memory", "cuda", "mps", "device")):
+            return _fail(error)
+        raise
+
+
+def _fail(error: BaseException) -> int:
+    if os.environ.get("RELQA_DEBUG"):
+        raise error
+    text = " ".join(str(error).split()) or type(error).__name__
+    print(f"relqa: error: {text}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

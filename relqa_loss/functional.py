@@ -1,0 +1,514 @@
+"""Maps, score, distance and losses as functions.
+
+They share one frozen network per weights, device and dtype, loaded at its first use.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from relqa_loss._inputs import (
+    OnOutOfRange,
+    Reduction,
+    channel_factors,
+    check_options,
+    prepare_pair,
+    prepare_weight,
+    reduce_batch,
+    upsample_maps,
+)
+from relqa_loss.network.model import Encoding, ParityNetwork, Relation
+from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, load_pretrained
+
+Base = Literal["charbonnier", "l1", "l2"] | Callable[[Tensor, Tensor], Tensor]
+"""A per-pixel error: a name, or ``base(preds, target)`` that returns N×C×H×W."""
+
+_CHARBONNIER_EPS = 1e-3
+
+_networks: dict[tuple[str, str, torch.dtype], ParityNetwork] = {}
+_lock = threading.Lock()
+
+
+def relate(
+    preds: Tensor,
+    target: Tensor,
+    *,
+    data_range: float = 1.0,
+    weights: str | os.PathLike[str] = DEFAULT_WEIGHTS,
+    channel_weights: Mapping[str, float] | None = None,
+    weight: Tensor | None = None,
+    on_out_of_range: OnOutOfRange = "raise",
+) -> Relation:
+    """Everything the network says about ``preds``, as compared with ``target``.
+
+    The method follows the idea of "Pixel Perfect" (arXiv 2605.02863), relational assessment by
+    signed maps of disentangled distortions; the architecture is this library's own.
+
+    Args:
+        preds: N×3×H×W or N×1×H×W in ``[0, data_range]``, sides ≥ 32.
+        target: The reference, of the same shape.
+        data_range: The value of white; required for integer images (255 for uint8).
+        weights: Name of shipped weights, or path of a ``.safetensors`` file.
+        channel_weights: Factors on channels' shares of the distance, such as ``{"noise": 2.0}``;
+            1 for those not named.
+        weight: N×1×H×W, non-negative or boolean: weights of the pixels, averaged over cells of
+            4×4, for distance and score. A cell outside a mask still sees some 100 pixels around.
+        on_out_of_range: ``"raise"`` (one synchronisation with the GPU per call), ``"clamp"``
+            (no gradient outside the range) or ``"ignore"``.
+
+    Returns:
+        ``maps`` N×K×⌈H/4⌉×⌈W/4⌉, signed; ``score`` N, signed, negative where preds is worse;
+        ``distance`` N, ≥ 0 and zero exactly at identity.
+
+    Raises:
+        TypeError: For anything but floating tensors, or integers without a ``data_range``.
+        ValueError: For wrong shapes, devices, options or values out of range.
+        FileNotFoundError: If weights given as a path do not exist.
+
+    Example:
+        >>> import torch
+        >>> from relqa_loss import relate
+        >>> target = torch.rand(2, 3, 64, 64)
+        >>> relation = relate(target * 0.5, target)
+        >>> relation.maps.shape, relation.score.shape, relation.distance.shape
+        (torch.Size([2, 13, 16, 16]), torch.Size([2]), torch.Size([2]))
+    """
+    check_options(data_range, on_out_of_range)
+    network, image, reference = _prepare(preds, target, weights, data_range, on_out_of_range)
+    factors = channel_tensor(channel_weights, network)
+    cells = prepare_weight(weight, reference)
+    with full_precision(reference):
+        encoded, seen = encode_pair(network, reference, image)
+        return network.relate(encoded, seen, factors, cells)
+
+
+def relational_distance(
+    preds: Tensor,
+    target: Tensor,
+    *,
+    data_range: float = 1.0,
+    reduction: Reduction = "mean",
+    weights: str | os.PathLike[str] = DEFAULT_WEIGHTS,
+    channel_weights: Mapping[str, float] | None = None,
+    weight: Tensor | None = None,
+    on_out_of_range: OnOutOfRange = "raise",
+) -> Tensor:
+    """The perceptual distance of ``preds`` from ``target``: ≥ 0, zero exactly at identity.
+
+    ``distance ≥ c · mean|preds − target| / data_range`` holds for every pair, with c the network's
+    ``floor``; with ``weight``, for the mean weighted alike. Channel weights below 1 leave at least
+    a twentieth of c.
+
+    Args:
+        preds: As for :func:`relate`, and so are the other arguments.
+        target: The reference, of the same shape.
+        data_range: The value of white.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"``.
+        weights: Name or path.
+        channel_weights: Factors on channels' shares of the distance.
+        weight: N×1×H×W weights of the pixels.
+        on_out_of_range: ``"raise"``, ``"clamp"`` or ``"ignore"``.
+
+    Returns:
+        A scalar, or N values for ``reduction="none"``.
+
+    Raises:
+        TypeError: As :func:`relate`.
+        ValueError: As :func:`relate`.
+
+    Example:
+        >>> import torch
+        >>> from relqa_loss import relational_distance
+        >>> target = torch.rand(2, 3, 64, 64)
+        >>> relational_distance(target, target)
+        tensor(0.)
+        >>> bool(relational_distance(1 - target, target) > 0)
+        True
+    """
+    check_options(data_range, on_out_of_range, reduction)
+    network, image, reference = _prepare(preds, target, weights, data_range, on_out_of_range)
+    factors = channel_tensor(channel_weights, network)
+    cells = prepare_weight(weight, reference)
+    with full_precision(reference):
+        encoded = encode_reference(network, reference)
+        return reduce_batch(network.distance(encoded, image, factors, cells), reduction)
+
+
+def relational_score(
+    preds: Tensor,
+    target: Tensor,
+    *,
+    data_range: float = 1.0,
+    reduction: Reduction = "mean",
+    weights: str | os.PathLike[str] = DEFAULT_WEIGHTS,
+    channel_weights: Mapping[str, float] | None = None,
+    weight: Tensor | None = None,
+    on_out_of_range: OnOutOfRange = "raise",
+) -> Tensor:
+    """The relational quality score: higher is better, negative where ``preds`` is the worse one.
+
+    ``relational_score(a, b) == -relational_score(b, a)``, and 0 at identity; the target need not
+    be pristine.
+
+    Args:
+        preds: As for :func:`relate`, and so are the other arguments.
+        target: The reference, of the same shape.
+        data_range: The value of white.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"``.
+        weights: Name or path.
+        channel_weights: Factors on channels' shares of the magnitude.
+        weight: N×1×H×W weights of the pixels.
+        on_out_of_range: ``"raise"``, ``"clamp"`` or ``"ignore"``.
+
+    Returns:
+        A scalar, or N values for ``reduction="none"``.
+
+    Raises:
+        TypeError: As :func:`relate`.
+        ValueError: As :func:`relate`.
+
+    Example:
+        >>> import torch
+        >>> from relqa_loss import relational_score
+        >>> a, b = torch.rand(2, 1, 3, 64, 64)
+        >>> bool(relational_score(a, b) == -relational_score(b, a))
+        True
+    """
+    check_options(data_range, on_out_of_range, reduction)
+    relation = relate(
+        preds,
+        target,
+        data_range=data_range,
+        weights=weights,
+        channel_weights=channel_weights,
+        weight=weight,
+        on_out_of_range=on_out_of_range,
+    )
+    return reduce_batch(relation.score, reduction)
+
+
+def distortion_maps(
+    preds: Tensor,
+    target: Tensor,
+    *,
+    data_range: float = 1.0,
+    reduction: Reduction = "none",
+    size: Literal["grid", "input"] = "grid",
+    weights: str | os.PathLike[str] = DEFAULT_WEIGHTS,
+    on_out_of_range: OnOutOfRange = "raise",
+) -> Tensor:
+    """Signed severities per channel and place, in the order of :data:`relqa_loss.CHANNELS`.
+
+    Positive where ``preds`` has more of a distortion than ``target``, negative where it has less.
+
+    Args:
+        preds: As for :func:`relate`, and so are the other arguments.
+        target: The reference, of the same shape.
+        data_range: The value of white.
+        reduction: ``"none"`` keeps the batch; ``"mean"`` and ``"sum"`` join its maps.
+        size: ``"grid"`` (a cell per 4×4 pixels) or ``"input"`` (cells repeated to H×W).
+        weights: Name or path.
+        on_out_of_range: ``"raise"``, ``"clamp"`` or ``"ignore"``.
+
+    Returns:
+        N×K×⌈H/4⌉×⌈W/4⌉ or N×K×H×W, about [−1, 1]; without N if the batch is joined.
+
+    Raises:
+        TypeError: As :func:`relate`.
+        ValueError: As :func:`relate`, and for an unknown ``size``.
+
+    Example:
+        >>> import torch
+        >>> from relqa_loss import distortion_maps
+        >>> a, b = torch.rand(2, 1, 3, 45, 61)
+        >>> distortion_maps(a, b).shape, distortion_maps(a, b, size="input").shape
+        (torch.Size([1, 13, 12, 16]), torch.Size([1, 13, 45, 61]))
+    """
+    check_options(data_range, on_out_of_range, reduction)
+    if size not in {"grid", "input"}:
+        raise ValueError(f'size must be "grid" or "input", got {size!r}')
+    network, image, reference = _prepare(preds, target, weights, data_range, on_out_of_range)
+    with full_precision(reference):
+        encoded, seen = encode_pair(network, reference, image)
+        maps = network.distortion_maps(encoded, seen)
+    if size == "input":
+        maps = upsample_maps(maps, (reference.shape[-2], reference.shape[-1]))
+    if reduction == "none":
+        return maps
+    return maps.mean(0) if reduction == "mean" else maps.sum(0)
+
+
+def spatial_map_weighted_loss(
+    preds: Tensor,
+    target: Tensor,
+    *,
+    data_range: float = 1.0,
+    reduction: Reduction = "mean",
+    base: Base = "charbonnier",
+    channel_weights: Mapping[str, float] | None = None,
+    detach_maps: bool = True,
+    map_gain: float = 1.0,
+    relational_weight: float = 1.0,
+    weight: Tensor | None = None,
+    weights: str | os.PathLike[str] = DEFAULT_WEIGHTS,
+    on_out_of_range: OnOutOfRange = "raise",
+) -> Tensor:
+    """A per-pixel error that counts more where distortions are seen, plus the distance.
+
+    ``mean(base(preds, target) · (1 + map_gain · Σ_k w_k |M_k|)) + relational_weight · distance``.
+
+    Args:
+        preds: As for :func:`relate`.
+        target: The reference, of the same shape.
+        data_range: The value of white; ``base`` sees images divided by it.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"``.
+        base: ``"charbonnier"``, ``"l1"``, ``"l2"``, or a callable ``(preds, target)`` that returns
+            an error per pixel, N×C×H×W. It sees values that ``"clamp"`` would cut, so that these
+            keep a gradient.
+        channel_weights: ``w_k``, and factors on the channels' shares of the distance.
+        detach_maps: Treat the maps as constants. Otherwise the gradient may also lower the loss
+            by changing what the maps see, not only what is there.
+        map_gain: How much the maps count; 0 leaves the base error alone.
+        relational_weight: Factor of the distance; 0 leaves it out.
+        weight: N×1×H×W weights of the pixels, for both parts.
+        weights: Name or path.
+        on_out_of_range: ``"raise"``, ``"clamp"`` or ``"ignore"``.
+
+    Returns:
+        A scalar ≥ 0 (given a base ≥ 0), or N values for ``reduction="none"``.
+
+    Raises:
+        TypeError: As :func:`relate`, and for a ``base`` of another type.
+        ValueError: As :func:`relate`, and for negative factors or a base of the wrong shape.
+
+    Example:
+        >>> import torch
+        >>> from relqa_loss import spatial_map_weighted_loss
+        >>> target = torch.rand(2, 3, 64, 64)
+        >>> preds = torch.rand(2, 3, 64, 64, requires_grad=True)
+        >>> spatial_map_weighted_loss(preds, target, channel_weights={"ringing": 2.0}).backward()
+        >>> preds.grad.shape
+        torch.Size([2, 3, 64, 64])
+    """
+    check_options(data_range, on_out_of_range, reduction)
+    check_factors(base, map_gain, relational_weight)
+    network, image, reference = _prepare(preds, target, weights, data_range, on_out_of_range)
+    values = weighted_values(
+        network,
+        preds,
+        target,
+        image,
+        reference,
+        data_range=data_range,
+        base=base,
+        factors=channel_tensor(channel_weights, network),
+        detach_maps=detach_maps,
+        map_gain=map_gain,
+        relational_weight=relational_weight,
+        weight=weight,
+    )
+    return reduce_batch(values, reduction)
+
+
+def check_factors(base: object, map_gain: float, relational_weight: float) -> None:
+    """Check the options of :func:`spatial_map_weighted_loss`.
+
+    Raises:
+        TypeError: If ``base`` is neither a string nor callable.
+        ValueError: For an unknown name, or factors that are negative or not finite.
+    """
+    if isinstance(base, str):
+        if base not in _BASES:
+            raise ValueError(f"base must be one of {sorted(_BASES)} or a callable, got {base!r}")
+    elif not callable(base):
+        raise TypeError(f"base must be a name or a callable, got {type(base).__name__}")
+    for name, value in (("map_gain", map_gain), ("relational_weight", relational_weight)):
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"{name} must be finite and non-negative, got {value!r}")
+
+
+def weighted_values(
+    network: ParityNetwork,
+    preds: Tensor,
+    target: Tensor,
+    image: Tensor,
+    reference: Tensor,
+    *,
+    data_range: float,
+    base: Base,
+    factors: Tensor | None,
+    detach_maps: bool,
+    map_gain: float,
+    relational_weight: float,
+    weight: Tensor | None,
+) -> Tensor:
+    """The N values of :func:`spatial_map_weighted_loss`, from raw and from prepared images."""
+    with full_precision(reference):
+        cells = prepare_weight(weight, reference)
+        height, width = reference.shape[-2:]
+        # The base sees what clamping would cut, or values out of range would have no gradient.
+        raw = preds.to(image.dtype) / data_range, target.to(image.dtype) / data_range
+        measure = _BASES[base] if isinstance(base, str) else base
+        error = measure(*raw)
+        if (
+            error.ndim != 4
+            or error.shape[0] != image.shape[0]
+            or error.shape[2:] != (height, width)
+        ):
+            raise ValueError(
+                f"base must return an error per pixel, N×C×{height}×{width}, got shape "
+                f"{tuple(error.shape)}"
+            )
+        error = error.to(image.dtype).mean(1, keepdim=True)
+        distance: Tensor | None = None
+        if map_gain or relational_weight:
+            # Constant maps and no distance: nothing to differentiate.
+            wanted = torch.is_grad_enabled() and bool(relational_weight or not detach_maps)
+            with torch.set_grad_enabled(wanted):
+                encoded, seen = encode_pair(network, reference, image)
+                if relational_weight:
+                    maps, distance = network.maps_and_distance(encoded, seen, factors, cells)
+                else:
+                    maps = network.distortion_maps(encoded, seen)
+            if detach_maps:
+                maps = maps.detach()
+            if factors is not None:
+                maps = maps * factors[:, None, None]
+            visible = maps.abs().sum(1, keepdim=True)
+            error = error * (1 + map_gain * upsample_maps(visible, (height, width)))
+        if weight is None:
+            values = error.mean((1, 2, 3))
+        else:
+            share = weight.to(error.dtype).expand(error.shape[0], -1, -1, -1)
+            total = share.sum((1, 2, 3))
+            values = (share * error).sum((1, 2, 3)) / torch.where(total > 0, total, 1.0)
+        return values if distance is None else values + relational_weight * distance
+
+
+def encode_pair(
+    network: ParityNetwork, reference: Tensor, image: Tensor
+) -> tuple[Encoding, Encoding]:
+    """Encodings of both, recording gradients for the reference only if it asks for them."""
+    return encode_reference(network, reference), network.encode(image)
+
+
+def encode_reference(network: ParityNetwork, reference: Tensor) -> Encoding:
+    """The reference's encoding, recording gradients only if it asks for them."""
+    with torch.set_grad_enabled(torch.is_grad_enabled() and reference.requires_grad):
+        return network.encode(reference)
+
+
+def channel_tensor(
+    channel_weights: Mapping[str, float] | None, network: ParityNetwork
+) -> Tensor | None:
+    """K factors in the network's dtype and on its device, or None if nothing is weighted."""
+    if not channel_weights:
+        return None
+    factors = channel_factors(channel_weights, network.channels)
+    return torch.tensor(factors, device=network.scale.device, dtype=network.scale.dtype)
+
+
+def full_precision(like: Tensor) -> torch.autocast | nullcontext[None]:
+    """Switch autocast off.
+
+    A difference of features near 1 keeps two to three digits in half precision: errors near the
+    threshold of visibility, the ones that matter at the end of a training, would be rounding.
+    """
+    device = like.device.type
+    if device == "meta":
+        return nullcontext()
+    return torch.autocast(device, enabled=False)
+
+
+def fresh_network(weights: str | os.PathLike[str]) -> ParityNetwork:
+    """A frozen float32 network on the CPU, whatever context it is asked for in.
+
+    Networks are made in the middle of a user's program: within inference mode the weights would
+    be unusable for training, within ``torch.device("meta")`` empty; and the random numbers that
+    initialise modules must not be missed by the user's own seed.
+    """
+    with (
+        torch.inference_mode(False),
+        torch.device("cpu"),
+        torch.random.fork_rng(devices=[]),
+    ):
+        return load_pretrained(weights).float()
+
+
+def network_for(
+    weights: str | os.PathLike[str], device: torch.device, dtype: torch.dtype
+) -> ParityNetwork:
+    """The shared network for these weights, device and dtype; loaded at the first request."""
+    key = (os.fspath(weights), str(device), dtype)
+    network = _networks.get(key)
+    if network is not None:
+        return network
+    if torch.compiler.is_compiling():
+        # Files cannot be read inside a graph. Without fullgraph=True this falls back to eager.
+        raise RuntimeError(
+            "call the function once before compiling it, or compile a RelationalLoss module"
+        )
+    # As a decorator, disable would import the compiler with this package: one second.
+    started = "torch._dynamo" in sys.modules
+    load = torch.compiler.disable(_load) if started else _load  # type: ignore[no-untyped-call]
+    return load(key)
+
+
+def network_dtype(preds: Tensor) -> torch.dtype:
+    """Float64 for float64 images, else float32: half precision is not enough for differences."""
+    return torch.float64 if preds.dtype == torch.float64 else torch.float32
+
+
+def _load(key: tuple[str, str, torch.dtype]) -> ParityNetwork:
+    with _lock:
+        network = _networks.get(key)
+        if network is None:
+            weights, device, dtype = key
+            network = fresh_network(weights)
+            with torch.inference_mode(False):
+                network = network.to(device=torch.device(device), dtype=dtype)
+            _networks[key] = network
+        return network
+
+
+def _prepare(
+    preds: Tensor,
+    target: Tensor,
+    weights: str | os.PathLike[str],
+    data_range: float,
+    on_out_of_range: str,
+) -> tuple[ParityNetwork, Tensor, Tensor]:
+    dtype = network_dtype(preds) if isinstance(preds, Tensor) else torch.float32
+    image, reference = prepare_pair(
+        preds, target, dtype=dtype, data_range=data_range, on_out_of_range=on_out_of_range
+    )
+    return network_for(weights, image.device, dtype), image, reference
+
+
+def _charbonnier(preds: Tensor, target: Tensor) -> Tensor:
+    # Less eps, so that it is zero at identity.
+    return torch.sqrt((preds - target).square() + _CHARBONNIER_EPS**2) - _CHARBONNIER_EPS
+
+
+def _l1(preds: Tensor, target: Tensor) -> Tensor:
+    return F.l1_loss(preds, target, reduction="none")
+
+
+def _l2(preds: Tensor, target: Tensor) -> Tensor:
+    return F.mse_loss(preds, target, reduction="none")
+
+
+_BASES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "charbonnier": _charbonnier,
+    "l1": _l1,
+    "l2": _l2,
+}

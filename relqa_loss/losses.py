@@ -1,0 +1,353 @@
+"""Losses as modules: frozen, without parameters or state, and safe inside a user's network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from relqa_loss._inputs import (
+    OnOutOfRange,
+    Reduction,
+    channel_factors,
+    check_options,
+    prepare_image,
+    prepare_pair,
+    prepare_weight,
+    reduce_batch,
+)
+from relqa_loss.functional import (
+    Base,
+    check_factors,
+    encode_pair,
+    encode_reference,
+    fresh_network,
+    full_precision,
+    weighted_values,
+)
+from relqa_loss.network.model import LEAST_SHARE, Encoding, Relation
+from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, find_weights
+
+
+class _Loss(nn.Module):
+    """A frozen network and the options that both losses share."""
+
+    factors: Tensor | None
+
+    def __init__(
+        self,
+        *,
+        data_range: float,
+        reduction: Reduction,
+        channel_weights: Mapping[str, float] | None,
+        on_out_of_range: OnOutOfRange,
+        weights: str | os.PathLike[str],
+    ) -> None:
+        super().__init__()
+        check_options(data_range, on_out_of_range, reduction)
+        self.data_range = data_range
+        self.reduction = reduction
+        self.on_out_of_range = on_out_of_range
+        self.channel_weights = dict(channel_weights or {})
+        self._weights_version = find_weights(weights).version
+        self.network = fresh_network(weights)
+        factors = channel_factors(self.channel_weights, self.network.channels)
+        with torch.inference_mode(False):
+            tensor = torch.tensor(factors, device="cpu", dtype=torch.float32)
+        self.register_buffer("factors", tensor if self.channel_weights else None, persistent=False)
+        super().train(False)
+
+    @property
+    def version(self) -> str:
+        """Name and hash of the weights, and the options: report it beside results."""
+        return f"{self._weights_version}({self._options()})"
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the map channels, in order."""
+        return self.network.channels
+
+    @property
+    def floor(self) -> float:
+        """c of ``distance ≥ c · mean|preds − target| / data_range``, for these channel weights."""
+        least = min([1.0, *self.channel_weights.values()])
+        return self.network.floor * max(least, LEAST_SHARE)
+
+    def train(self, mode: bool = True) -> _Loss:
+        """Does nothing: the network is frozen and always in eval mode."""
+        return super().train(False)  # type: ignore[return-value, unused-ignore]
+
+    def extra_repr(self) -> str:
+        """Version of the weights and the options."""
+        return f"weights={self._weights_version!r}, {self._options()}"
+
+    def __repr__(self) -> str:
+        # One line: the layers of a frozen network are noise in the print-out of a user's model.
+        return f"{type(self).__name__}({self.extra_repr()})"
+
+    def _options(self) -> str:
+        options = f"data_range={self.data_range:g}, reduction={self.reduction!r}"
+        if self.channel_weights:
+            options += f", channel_weights={self.channel_weights}"
+        return f"{options}, on_out_of_range={self.on_out_of_range!r}"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Loss:
+        """Follow a parent's ``.to()``, but never below float32.
+
+        A parent's ``.half()`` or ``.bfloat16()`` would round the weights for good, and differences
+        of half-precision features are mostly rounding.
+        """
+
+        def widen(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            narrow = moved.is_floating_point() and moved.dtype.itemsize < 4
+            return tensor.to(moved.device) if narrow else moved
+
+        return super()._apply(widen, recurse)  # type: ignore[no-any-return, no-untyped-call]
+
+    def _prepare(self, preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        return prepare_pair(
+            preds,
+            target,
+            dtype=self.network.scale.dtype,
+            data_range=self.data_range,
+            on_out_of_range=self.on_out_of_range,
+        )
+
+
+class RelationalLoss(_Loss):
+    """The perceptual distance between an image and its reference, to be minimised.
+
+    ``loss ≥ c · mean|preds − target| / data_range`` for every pair (c is :attr:`floor`), so it is
+    zero only at identity and needs no further pixel loss. The image is encoded only if channels
+    are weighted, so that is what weighting costs. The module is frozen: ``parameters()``
+    and ``state_dict()`` are empty, ``train()`` changes nothing, ``half()`` keeps it in float32,
+    autocast is off inside. The idea follows "Pixel Perfect" (arXiv 2605.02863); the architecture
+    is this library's own.
+
+    Args:
+        data_range: The value of white; required for integer images (255 for uint8).
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"``.
+        channel_weights: Factors on channels' shares of the distance, such as
+            ``{"noise": 2.0, "ringing": 0.5}``; 1 for those not named.
+        on_out_of_range: ``"raise"`` (one synchronisation with the GPU per call), ``"clamp"`` (no
+            gradient outside the range) or ``"ignore"`` (for networks with unbounded output).
+            Values are not checked while compiling, exporting or under ``vmap``.
+        weights: Name of shipped weights, or path of a ``.safetensors`` file.
+
+    Shape:
+        - ``preds``, ``target``: N×3×H×W or N×1×H×W in ``[0, data_range]``, sides ≥ 32.
+        - ``weight``: N×1×H×W, non-negative or boolean.
+        - Output: scalar, or N for ``reduction="none"``; float32 (float64 after ``.double()``).
+
+    Raises:
+        ValueError: For unknown options or weights, and in ``forward`` for wrong shapes, devices
+            or values out of range.
+        TypeError: In ``forward``, for integers without a ``data_range``.
+        FileNotFoundError: If weights given as a path do not exist.
+
+    Example:
+        >>> import torch
+        >>> from relqa_loss import RelationalLoss
+        >>> loss = RelationalLoss(channel_weights={"noise": 2.0})
+        >>> target = torch.rand(2, 3, 64, 64)
+        >>> preds = torch.rand(2, 3, 64, 64, requires_grad=True)
+        >>> loss(preds, target).backward()
+        >>> preds.grad.shape, len(list(loss.parameters())), len(loss.state_dict())
+        (torch.Size([2, 3, 64, 64]), 0, 0)
+    """
+
+    def __init__(
+        self,
+        *,
+        data_range: float = 1.0,
+        reduction: Reduction = "mean",
+        channel_weights: Mapping[str, float] | None = None,
+        on_out_of_range: OnOutOfRange = "raise",
+        weights: str | os.PathLike[str] = DEFAULT_WEIGHTS,
+    ) -> None:
+        super().__init__(
+            data_range=data_range,
+            reduction=reduction,
+            channel_weights=channel_weights,
+            on_out_of_range=on_out_of_range,
+            weights=weights,
+        )
+
+    def forward(self, preds: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+        """The reduced distance of ``preds`` from ``target``."""
+        image, reference = self._prepare(preds, target)
+        cells = prepare_weight(weight, reference)
+        with full_precision(reference):
+            encoded = encode_reference(self.network, reference)
+            values = self.network.distance(encoded, image, self.factors, cells)
+        return reduce_batch(values, self.reduction)
+
+    def relation(self, preds: Tensor, target: Tensor, weight: Tensor | None = None) -> Relation:
+        """Maps, score and distance per image, without reduction.
+
+        Example:
+            >>> import torch
+            >>> from relqa_loss import RelationalLoss
+            >>> a, b = torch.rand(2, 1, 3, 64, 64)
+            >>> RelationalLoss().relation(a, b).maps.shape
+            torch.Size([1, 13, 16, 16])
+        """
+        image, reference = self._prepare(preds, target)
+        cells = prepare_weight(weight, reference)
+        with full_precision(reference):
+            encoded, seen = encode_pair(self.network, reference, image)
+            return self.network.relate(encoded, seen, self.factors, cells)
+
+    def encode(self, target: Tensor) -> Encoding:
+        """Encode a reference once, for many calls of :meth:`distance_to`."""
+        reference = prepare_image(
+            target,
+            "target",
+            dtype=self.network.scale.dtype,
+            data_range=self.data_range,
+            on_out_of_range=self.on_out_of_range,
+        )
+        with full_precision(reference):
+            return encode_reference(self.network, reference)
+
+    def distance_to(
+        self, encoding: Encoding, preds: Tensor, weight: Tensor | None = None
+    ) -> Tensor:
+        """As ``forward``, for a reference encoded before.
+
+        Args:
+            encoding: From :meth:`encode`, of as many images as ``preds``, or of one.
+            preds: N×3×H×W or N×1×H×W, of the reference's size.
+            weight: N×1×H×W weights of the pixels.
+
+        Raises:
+            ValueError: If sizes or batches do not match, and as ``forward``.
+
+        Example:
+            >>> import torch
+            >>> from relqa_loss import RelationalLoss
+            >>> loss, target = RelationalLoss(), torch.rand(1, 3, 64, 64)
+            >>> encoding = loss.encode(target)
+            >>> loss.distance_to(encoding, target)
+            tensor(0.)
+        """
+        image = prepare_image(
+            preds,
+            "preds",
+            dtype=self.network.scale.dtype,
+            data_range=self.data_range,
+            on_out_of_range=self.on_out_of_range,
+        )
+        count = encoding.image.shape[0]
+        if tuple(image.shape[-2:]) != encoding.size or count not in {1, image.shape[0]}:
+            raise ValueError(
+                f"the encoding is of {count} image(s) of {encoding.size[0]}×{encoding.size[1]}, "
+                f"preds have shape {tuple(preds.shape)}"
+            )
+        cells = prepare_weight(weight, image)
+        with full_precision(image):
+            values = self.network.distance(encoding, image, self.factors, cells)
+        return reduce_batch(values, self.reduction)
+
+
+class SpatialMapWeightedLoss(_Loss):
+    """A per-pixel error that counts more where distortions are seen, plus the distance.
+
+    ``mean(base(preds, target) · (1 + map_gain · Σ_k w_k |M_k|)) + relational_weight · distance``,
+    in one pass of the network. The base error and the distance both anchor the image to its
+    reference. Frozen as :class:`RelationalLoss` is.
+
+    Args:
+        base: ``"charbonnier"``, ``"l1"``, ``"l2"``, or a callable ``(preds, target)`` that returns
+            an error per pixel, N×C×H×W. It sees images divided by ``data_range``, not clamped.
+        channel_weights: ``w_k``, and factors on the channels' shares of the distance; 1 for
+            channels that are not named.
+        detach_maps: Treat the maps as constants. Otherwise the gradient may also lower the loss
+            by changing what the maps see, not only what is there.
+        map_gain: How much the maps count.
+        relational_weight: Factor of the distance.
+        data_range: The value of white.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"``.
+        on_out_of_range: ``"raise"``, ``"clamp"`` or ``"ignore"``.
+        weights: Name or path.
+
+    Shape:
+        As :class:`RelationalLoss`.
+
+    Raises:
+        TypeError: For a ``base`` that is neither a name nor callable, and as
+            :class:`RelationalLoss`.
+        ValueError: For negative factors or a base that returns another shape, and as
+            :class:`RelationalLoss`.
+
+    Example:
+        >>> import torch
+        >>> from relqa_loss import SpatialMapWeightedLoss
+        >>> loss = SpatialMapWeightedLoss(base="l1", channel_weights={"ringing": 2.0})
+        >>> target = torch.rand(2, 3, 64, 64)
+        >>> preds = torch.rand(2, 3, 64, 64, requires_grad=True)
+        >>> loss(preds, target).backward()
+        >>> loss(target, target)
+        tensor(0.)
+    """
+
+    def __init__(
+        self,
+        base: Base = "charbonnier",
+        *,
+        channel_weights: Mapping[str, float] | None = None,
+        detach_maps: bool = True,
+        map_gain: float = 1.0,
+        relational_weight: float = 1.0,
+        data_range: float = 1.0,
+        reduction: Reduction = "mean",
+        on_out_of_range: OnOutOfRange = "raise",
+        weights: str | os.PathLike[str] = DEFAULT_WEIGHTS,
+    ) -> None:
+        check_factors(base, map_gain, relational_weight)
+        super().__init__(
+            data_range=data_range,
+            reduction=reduction,
+            channel_weights=channel_weights,
+            on_out_of_range=on_out_of_range,
+            weights=weights,
+        )
+        self.base: Any = base  # Any, for mypy would take a callable in a union for a method
+        self.detach_maps = detach_maps
+        self.map_gain = map_gain
+        self.relational_weight = relational_weight
+
+    def forward(self, preds: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+        """The reduced loss of ``preds`` against ``target``."""
+        image, reference = self._prepare(preds, target)
+        values = weighted_values(
+            self.network,
+            preds,
+            target,
+            image,
+            reference,
+            data_range=self.data_range,
+            base=self.base,
+            factors=self.factors,
+            detach_maps=self.detach_maps,
+            map_gain=self.map_gain,
+            relational_weight=self.relational_weight,
+            weight=weight,
+        )
+        return reduce_batch(values, self.reduction)
+
+    def _options(self) -> str:
+        name = self.base if isinstance(self.base, str) else _name(self.base)
+        return (
+            f"base={name!r}, map_gain={self.map_gain:g}, "
+            f"relational_weight={self.relational_weight:g}, detach_maps={self.detach_maps}, "
+            f"{super()._options()}"
+        )
+
+
+def _name(function: object) -> str:
+    return getattr(function, "__qualname__", type(function).__qualname__)

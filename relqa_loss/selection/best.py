@@ -1,0 +1,123 @@
+"""Keeping the checkpoint that a metric prefers."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+_KEY = "relqa_best"
+
+
+class BestCheckpoint:
+    """Saves a model's weights whenever a metric reaches a new best value.
+
+    NaN and infinities never win. A tie keeps the earlier checkpoint. The file is replaced in one
+    step, so that a reader, or a killed run, always finds a whole one; it is a safetensors file
+    with the value and the step in its header.
+
+    Args:
+        path: File to keep the weights in, ``.safetensors``.
+        mode: ``min`` for a distance, ``max`` for a score.
+        resume: Continue from the value in an existing file; without it, an existing file is an
+            error.
+
+    Attributes:
+        value: Best value so far, or ``None``.
+        step: The step at which it was reached, or ``None``.
+
+    Raises:
+        FileExistsError: If the file exists and ``resume`` is not given.
+        ValueError: For an unknown mode, or if the file to resume from was not written by this
+            class or under the other mode.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from torch import nn
+        >>> from relqa_loss.selection.best import BestCheckpoint
+        >>> model = nn.Linear(2, 1)
+        >>> best = BestCheckpoint(Path(tempfile.mkdtemp()) / "best.safetensors", mode="min")
+        >>> values = (0.5, 0.3, float("nan"), 0.4)
+        >>> [best.update(value, model.state_dict(), step=i) for i, value in enumerate(values)]
+        [True, True, False, False]
+        >>> best.value, best.step
+        (0.3, 1)
+        >>> _ = model.load_state_dict(best.load())
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        mode: Literal["min", "max"] = "min",
+        *,
+        resume: bool = False,
+    ) -> None:
+        if mode not in ("min", "max"):
+            raise ValueError(f"mode must be 'min' or 'max', got {mode!r}")
+        self.path = Path(path)
+        self.mode = mode
+        self.value: float | None = None
+        self.step: int | None = None
+        if self.path.exists():
+            if not resume:
+                raise FileExistsError(f"{self.path} exists; give resume=True or another path")
+            self.value, self.step = self._read_header()
+
+    def update(self, value: float, state: Mapping[str, Tensor], *, step: int) -> bool:
+        """Offer weights; they are saved if ``value`` is better than every one before.
+
+        Args:
+            value: Of the metric. Anything but a finite number loses.
+            state: Tensors to save, as of ``model.state_dict()``.
+            step: When it was reached, reported as :attr:`step`.
+
+        Returns:
+            Whether they were saved.
+        """
+        value = float(value)
+        if not self._better(value):
+            return False
+        header = {_KEY: json.dumps({"value": value, "step": step, "mode": self.mode})}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        temporary = self.path.with_name(self.path.name + ".part")
+        temporary.write_bytes(save(tensors, metadata=header))
+        temporary.replace(self.path)
+        self.value, self.step = value, step
+        return True
+
+    def load(self) -> dict[str, Tensor]:
+        """The best weights, on the CPU.
+
+        Raises:
+            FileNotFoundError: If nothing has been saved yet.
+        """
+        if self.value is None:
+            raise FileNotFoundError(f"{self.path}: no checkpoint has been saved yet")
+        return load_file(self.path)
+
+    def _better(self, value: float) -> bool:
+        if not math.isfinite(value):
+            return False
+        if self.value is None:
+            return True
+        return value < self.value if self.mode == "min" else value > self.value
+
+    def _read_header(self) -> tuple[float, int]:
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                record = json.loads((file.metadata() or {})[_KEY])
+        except (KeyError, ValueError, SafetensorError) as error:
+            raise ValueError(f"{self.path} was not written by BestCheckpoint") from error
+        if record["mode"] != self.mode:
+            raise ValueError(
+                f"{self.path} was chosen with mode={record['mode']!r}, not {self.mode!r}"
+            )
+        return float(record["value"]), int(record["step"])

@@ -1,0 +1,225 @@
+"""``relqa demo`` at a tiny size."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from relqa_loss import demo
+from relqa_loss.cli.main import main
+from relqa_loss.demo import DemoConfig, Photographs, Restorer, degrade, train_restorer, training
+from relqa_loss.demo.report import _ticks
+from relqa_loss.demo.training import Validation, psnr
+from relqa_loss.distortions._pillow import to_pillow
+from relqa_loss.imageio import read_image
+from relqa_loss.network import load_pretrained
+from relqa_loss.plotting import colourise, strongest_channels, symmetric_limit
+from relqa_loss.selection.best import BestCheckpoint
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> Photographs:
+    """The real photographs, cut small."""
+    whole = demo.load_photographs()
+    cut = Photographs(
+        *({name: photo[:, 60:157, 80:209] for name, photo in part.items()} for part in whole)
+    )
+    monkeypatch.setattr(demo, "load_photographs", lambda: cut)
+    return cut
+
+
+def run(out: Path, weights: str, *more: str) -> int:
+    small = ("--steps", "3", "--crop", "32", "--batch", "2", "--device", "cpu")
+    return main(["demo", "--out", str(out), *small, "--weights", weights, *more])
+
+
+def test_report_is_complete_and_self_contained(
+    tmp_path: Path,
+    weights: str,
+    small: Photographs,
+    capsys,  # type: ignore[no-untyped-def]
+) -> None:
+    out = tmp_path / "out"
+    assert run(out, weights) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert str(out / "report.html") in lines[1]
+    report = (out / "report.html").read_text("utf-8")
+    record = json.loads((out / "figures.json").read_text("utf-8"))
+
+    assert not re.search(r'(src|href)="(?!data:)', report)
+    assert "http" not in report
+    assert "$" not in report
+    shown = record["photographs"][0]
+    for text in (
+        shown["before"]["words"],
+        shown["after"]["words"],
+        shown["change"],
+        f"{shown['before']['psnr']:.1f} → {shown['after']['psnr']:.1f} dB",
+        record["command"],
+        "relqa demo --out",
+        "--steps 3 --seed 0",
+        record["versions"]["torch"],
+        "tiny@",
+        "linear-gradient",
+        "less than the reference",
+        "more than the reference",
+        "<svg",
+        "chosen: ",
+        "prefers-color-scheme: dark",
+    ):
+        assert text in report, text
+    # Three images, three details, and five channels before and after.
+    assert report.count('src="data:image/png') == 16
+    for name in ("before", "after", "reference", "maps-before", "maps-after", "curve"):
+        assert Image.open(out / f"{name}.png").width > 100
+    assert Image.open(out / "before.png").size == (129, 97)
+    history = record["history"]
+    assert [entry["step"] for entry in history] == [0, 1, 2, 3]
+    best = min(history, key=lambda entry: entry["distance"])
+    assert record["chosen_step"] == best["step"]
+    assert BestCheckpoint(out / "best.safetensors", resume=True).step == best["step"]
+    assert shown["name"] not in (*small.train, *small.select)
+
+
+def test_maps_in_the_report_are_the_networks(
+    tmp_path: Path, weights: str, small: Photographs
+) -> None:
+    out = tmp_path / "out"
+    assert run(out, weights) == 0
+    report = (out / "report.html").read_text("utf-8")
+    network = load_pretrained(weights)
+    reference, before, after = (
+        read_image(out / f"{name}.png")[None] for name in ("reference", "before", "after")
+    )
+    maps = torch.cat([network(reference, image).maps for image in (before, after)])
+    named = strongest_channels(maps, 5)
+    assert re.findall(r'class="name"><b>([^<]+)', report) == [n.replace("_", " ") for n in named]
+    index = [network.channels.index(name) for name in named]
+    limit = symmetric_limit(maps[:, index])
+    assert f"−{limit:.2f} less than the reference" in report
+    table = report[report.index('<table class="maps">') :]
+    drawn = [
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(content)))).astype(int)
+        for content in re.findall(r"base64,([^\"]+)", table)
+    ]
+    assert len(drawn) == 10
+    for position, picture in enumerate(drawn):
+        values = maps[position % 2, index[position // 2]]
+        expected = np.asarray(to_pillow(colourise(values, limit))).astype(int)
+        assert np.abs(picture - expected).max() <= 1
+
+
+def test_the_chosen_weights_are_the_ones_used(
+    tmp_path: Path, weights: str, small: Photographs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def validate(model, tests, config, step, seconds, loss):  # type: ignore[no-untyped-def]
+        kept.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        return Validation(step, seconds, abs(step - 2) + 1.0, 0.0, 20.0, loss)
+
+    kept: list[dict[str, torch.Tensor]] = []
+    monkeypatch.setattr(training, "_validate", validate)
+    config = DemoConfig(steps=4, crop=32, batch=2, weights=weights)
+    result = train_restorer(small, config, tmp_path / "b.safetensors")
+    assert result.chosen.step == 2
+    final = result.model.state_dict()
+    assert all(torch.equal(final[name], kept[2][name]) for name in final)
+    assert any(not torch.equal(final[name], kept[4][name]) for name in final)
+
+
+def test_same_steps_same_result_and_no_overwriting(
+    tmp_path: Path,
+    weights: str,
+    small: Photographs,
+    capsys,  # type: ignore[no-untyped-def]
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert run(first, weights) == 0
+    assert run(second, weights) == 0
+    records = [json.loads((out / "figures.json").read_text("utf-8")) for out in (first, second)]
+    assert records[0]["photographs"] == records[1]["photographs"]
+    checkpoints = [
+        BestCheckpoint(out / "best.safetensors", resume=True).load() for out in (first, second)
+    ]
+    assert all(torch.equal(checkpoints[0][name], checkpoints[1][name]) for name in checkpoints[0])
+    report = (first / "report.html").read_bytes()
+    capsys.readouterr()
+    assert run(first, weights) == 2
+    assert "exists" in capsys.readouterr().err
+    assert (first / "report.html").read_bytes() == report
+    assert run(first, weights, "--force", "--seed", "1") == 0
+    assert (first / "report.html").read_bytes() != report
+
+
+def test_budget_in_seconds(tmp_path: Path, weights: str, small: Photographs) -> None:
+    config = DemoConfig(seconds=1.0, crop=32, batch=2, validations=2, weights=weights)
+    seen: list[float] = []
+    result = train_restorer(
+        small, config, tmp_path / "b.safetensors", lambda done, _: seen.append(done)
+    )
+    assert seen[-1] == 1.0
+    assert seen == sorted(seen)
+    assert 1.0 <= result.seconds < 20
+    assert result.history[-1].step == len(seen) - len(result.history)
+
+
+def test_training_lowers_the_loss(tmp_path: Path, weights: str, small: Photographs) -> None:
+    config = DemoConfig(steps=30, crop=32, batch=2, validations=2, weights=weights)
+    result = train_restorer(small, config, tmp_path / "b.safetensors")
+    assert result.chosen.distance < result.history[0].distance
+    assert result.chosen.distance == min(entry.distance for entry in result.history)
+    assert math.isnan(result.history[0].loss)
+    restored = result.model(torch.rand(1, 3, 33, 35))
+    assert restored.shape == (1, 3, 33, 35)
+
+
+def test_photographs_are_split_and_bundled() -> None:
+    photographs = demo.load_photographs()
+    names = [name for part in photographs for name in part]
+    assert len(names) == len(set(names)) >= 4
+    for part in photographs:
+        for photo in part.values():
+            assert photo.shape[0] == 3
+            assert bool((photo[0] != photo[2]).any())  # in colour
+
+
+def test_degradation() -> None:
+    images = torch.rand(2, 3, 48, 48)
+    blur, noise = torch.tensor([0.5, 2.0]), torch.tensor([0.0, 0.0])
+    generator = torch.Generator().manual_seed(0)
+    mild, strong = degrade(images, blur, noise, generator)
+    assert float((mild - images[0]).abs().mean()) < float((strong - images[1]).abs().mean())
+    flat = torch.full((2, 3, 64, 64), 0.5)
+    spread = degrade(flat, blur, torch.tensor([0.02, 0.06]), generator).std((1, 2, 3))
+    assert spread.tolist() == pytest.approx([0.02, 0.06], rel=0.1)
+    # Each image with its own kernel, as if alone.
+    alone = degrade(images[1:], blur[1:], noise[1:], generator)
+    assert torch.allclose(alone[0], strong, atol=1.5 / 255)
+    with pytest.raises(ValueError, match="one value per image"):
+        degrade(images, blur[:1], noise, generator)
+
+
+def test_settings_are_checked(tmp_path: Path, small: Photographs, weights: str) -> None:
+    for options in ({"steps": 0}, {"seconds": 0.0}, {"crop": 33}, {"seconds": math.inf}):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            DemoConfig(**options)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="smaller than the crop"):
+        train_restorer(small, DemoConfig(steps=1, crop=512, weights=weights), tmp_path / "b")
+
+
+def test_parts() -> None:
+    image = torch.rand(2, 3, 31, 34)
+    assert torch.equal(Restorer()(image), image)
+    assert psnr(image, image) == math.inf
+    assert psnr(torch.zeros(3, 8, 8), torch.full((3, 8, 8), 0.1)) == pytest.approx(20, abs=1e-4)
+    assert _ticks(0, 40) == [0, 10, 20, 30, 40]
+    assert _ticks(0.111, 0.187) == [0.12, 0.14, 0.16, 0.18]

@@ -1,0 +1,198 @@
+"""``relqa engine``: list, sheet and sample, third parties' operators included."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from relqa_loss.channels import CHANNELS
+from relqa_loss.cli.engine import SEVERITIES
+from relqa_loss.cli.main import main
+from relqa_loss.distortions import (
+    Curve,
+    DistortionEngine,
+    Recipe,
+    Step,
+    list_operators,
+    register,
+    unregister,
+)
+from relqa_loss.imageio import read_image
+
+
+@pytest.fixture
+def fade() -> Iterator[str]:
+    @register(
+        "test_fade", channel="contrast", sign=-1, curve=Curve(0.01, 0.9), side={"noise": -0.5}
+    )
+    def fade(images, strength, generator):  # type: ignore[no-untyped-def]
+        """Fades towards mid-grey."""
+        return images + strength * (0.5 - images)
+
+    yield "test_fade"
+    unregister("test_fade")
+
+
+def engine(*arguments: object) -> int:
+    return main(["engine", *map(str, arguments)])
+
+
+def test_list_prints_every_operator_and_third_parties(fade: str, capsys) -> None:  # type: ignore[no-untyped-def]
+    assert engine("list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:4] == ["name", "family", "channel", "sign"]
+    names = [line.split()[0] for line in lines[1:-2]]
+    assert names == [operator.name for operator in list_operators()]
+    assert fade in names
+    own = next(line for line in lines if line.startswith(fade))
+    assert "−" in own
+    assert "noise -0.5" in own
+    assert "Fades towards mid-grey." in own
+    assert lines[-1].startswith(f"{len(names)} operators")
+
+
+def test_list_as_json_and_by_channel(fade: str, capsys) -> None:  # type: ignore[no-untyped-def]
+    assert engine("list", "--json", "--channel", "contrast") == 0
+    records = json.loads(capsys.readouterr().out)
+    assert {record["channel"] for record in records} == {"contrast"}
+    own = next(record for record in records if record["name"] == fade)
+    assert own["sign"] == -1
+    assert own["side"] == {"noise": -0.5}
+    assert own["parameter"]["severe"] == 0.9
+    assert engine("list", "--channel", "contrst") == 2
+    assert "no channel named 'contrst'" in capsys.readouterr().err
+
+
+def test_sheet_shows_rising_severities(photos: Path, fade: str) -> None:
+    out = photos / "sheet.png"
+    photo = photos / "reference" / "a.png"
+    arguments = ("sheet", photo, "--out", out, "--operators", fade, "--tile", 64)
+    assert engine(*arguments) == 0
+    sheet = np.asarray(Image.open(out).convert("RGB")).astype(float)
+    left, top, step = 24, 76 + 22, 64 + 3
+    spreads = [
+        sheet[top : top + 64, left + i * step : left + i * step + 64].std()
+        for i in range(len(SEVERITIES))
+    ]
+    assert all(a > b for a, b in itertools.pairwise(spreads))
+    assert engine(*arguments) == 2  # exists
+    assert engine(*arguments, "--force") == 0
+    assert engine("sheet", photo, "--out", photo, "--force") == 2
+    assert engine("sheet", photo, "--out", photos / "x.png", "--operators", "nonsense") == 2
+
+
+def test_sheet_has_every_operator(photos: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    out = photos / "sheet.png"
+    assert engine("sheet", photos / "reference" / "a.png", "--out", out, "--tile", 32) == 0
+    assert f"{len(list_operators())} operators" in capsys.readouterr().out
+    picture = Image.open(out)
+    assert picture.width * picture.height > len(list_operators()) * 5 * 32 * 32
+
+
+def read_manifest(folder: Path) -> list[dict]:  # type: ignore[type-arg]
+    return [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+
+
+def test_sample_writes_what_the_engine_made(photos: Path, fade: str, capsys) -> None:  # type: ignore[no-untyped-def]
+    out = photos / "out"
+    (photos / "reference" / "broken.png").write_bytes(b"no image")
+    arguments = ("sample", "--photos", photos / "reference", "--out", out, "-n", 5)
+    assert engine(*arguments, "--crop", 48, "--seed", 3) == 0
+    captured = capsys.readouterr()
+    assert "broken.png" in captured.err
+    assert "1 unreadable files skipped" in captured.out
+    entries = read_manifest(out)
+    assert len(entries) == 5
+    for entry in entries:
+        reference = read_image(out / entry["reference"])
+        distorted = read_image(out / entry["distorted"])
+        assert reference.shape == (3, 48, 48)
+        recipe = Recipe(tuple(Step(**step) for step in entry["steps"]), entry["seed"])
+        again = DistortionEngine().apply(reference, recipe)
+        assert float((again.distorted - distorted).abs().max()) <= 0.5 / 255 + 1e-6
+        with np.load(out / entry["maps"]) as stored:
+            assert tuple(stored["channels"]) == CHANNELS
+            assert stored["maps"].dtype == np.float16
+            assert np.allclose(stored["maps"], again.maps.numpy(), atol=1e-3)
+    rows = list(csv.DictReader((out / "manifest.csv").open(encoding="utf-8")))
+    assert [row["distorted"] for row in rows] == [entry["distorted"] for entry in entries]
+    assert entries[0]["steps"][0]["operator"] in rows[0]["recipe"]
+    assert Image.open(out / "sheet.png").width > 500
+
+
+def test_sample_is_seeded(photos: Path) -> None:
+    manifests, seeds = [], []
+    for name, seed in (("one", 1), ("again", 1), ("two", 2)):
+        out = photos / name
+        arguments = ("--photos", photos / "reference", "--out", out, "-n", 3, "--seed", seed)
+        assert engine("sample", *arguments, "--crop", 32) == 0
+        files = sorted(path for path in out.rglob("*") if path.suffix in (".png", ".jsonl"))
+        manifests.append([path.read_bytes() for path in files])
+        seeds.append({entry["seed"] for entry in read_manifest(out)})
+    assert manifests[0] == manifests[1]
+    assert manifests[0] != manifests[2]
+    assert not seeds[0] & seeds[2]
+
+
+def test_sample_with_a_third_partys_operator(photos: Path, fade: str) -> None:
+    out = photos / "out"
+    arguments = ("--photos", photos / "reference", "--out", out, "-n", 2, "--operators", fade)
+    assert engine("sample", *arguments, "--crop", 0) == 0
+    for entry in read_manifest(out):
+        assert [step["operator"] for step in entry["steps"]] == [fade]
+        assert (entry["width"], entry["height"]) == (80, 64)
+
+
+def test_sample_refuses_to_overwrite(photos: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    out = photos / "out"
+    arguments = ("sample", "--photos", photos / "reference", "--out", out, "--crop", 32)
+    assert engine(*arguments, "-n", 3) == 0
+    (out / "notes.txt").write_text("mine")
+    assert engine(*arguments, "-n", 1) == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert len(list((out / "distorted").iterdir())) == 3
+    assert engine(*arguments, "-n", 1, "--force") == 0
+    assert len(list((out / "distorted").iterdir())) == 1  # nothing stale
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+def test_sample_errors(photos: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    (photos / "empty").mkdir()
+    (photos / "bad").mkdir()
+    (photos / "bad" / "x.png").write_bytes(b"no image")
+    for folder, words in (
+        ("empty", "has no image files"),
+        ("bad", "none of the 1 image files"),
+        ("gone", "is not a folder"),
+    ):
+        arguments = ("--photos", photos / folder, "--out", photos / f"out-{folder}", "-n", 1)
+        assert engine("sample", *arguments) == 2
+        assert words in capsys.readouterr().err
+    good = ("sample", "--photos", photos / "reference")
+    assert engine(*good, "--out", photos / "reference", "-n", 1, "--force") == 2
+    assert "holds the photographs" in capsys.readouterr().err
+    assert engine(*good, "--out", photos / "o", "-n", 0) == 2
+    assert engine(*good, "--out", photos / "o", "-n", 1, "--crop", 8) == 2
+    assert not (photos / "o").exists()
+
+
+def test_references_on_disk_are_what_was_distorted(photos: Path, fade: str) -> None:
+    deep = torch.rand(48, 48).mul(65535).to(torch.int32).numpy().astype(np.uint16)
+    (photos / "deep").mkdir()
+    Image.fromarray(deep).save(photos / "deep" / "a.png")
+    out = photos / "out"
+    arguments = ("--photos", photos / "deep", "--out", out, "-n", 1, "--operators", fade)
+    assert engine("sample", *arguments) == 0
+    [entry] = read_manifest(out)
+    reference = read_image(out / entry["reference"])
+    recipe = Recipe(tuple(Step(**step) for step in entry["steps"]), entry["seed"])
+    again = DistortionEngine([fade]).apply(reference, recipe).distorted
+    assert float((again - read_image(out / entry["distorted"])).abs().max()) <= 0.5 / 255 + 1e-6

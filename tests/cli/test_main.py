@@ -1,0 +1,73 @@
+"""What holds for every command."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import relqa_loss
+from relqa_loss.cli import score
+from relqa_loss.cli.main import main
+
+
+def test_version_and_help_import_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from relqa_loss.cli.main import build_parser\n"
+        "build_parser().format_help()\n"
+        "print([n for n in ('PIL', 'matplotlib', 'rich', 'skimage') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert relqa_loss.__version__ in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (ValueError("wrong\nvalue"), 2, "relqa: error: wrong value"),
+        (ImportError("pip install 'relqa-loss[demo]'"), 2, "relqa-loss[demo]"),
+        (OSError("disk full"), 2, "disk full"),
+        (RuntimeError("CUDA out of memory"), 2, "out of memory"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_errors_are_one_line(
+    error: BaseException,
+    code: int,
+    text: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(arguments: object) -> int:
+        raise error
+
+    monkeypatch.setattr(score, "run", fail)
+    assert main(["score", "a.png", "b.png"]) == code
+    captured = capsys.readouterr()
+    assert text in captured.err
+    assert captured.err.count("\n") == 1
+    assert "Traceback" not in captured.err
+
+
+def test_bugs_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(arguments: object) -> int:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(score, "run", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(["score", "a.png", "b.png"])
+
+
+def test_no_command_is_an_error() -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([])
+    assert stop.value.code == 2

@@ -1,0 +1,82 @@
+"""``relqa maps`` on real files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from relqa_loss import CHANNELS
+from relqa_loss.cli.main import main
+from relqa_loss.functional import distortion_maps
+from relqa_loss.imageio import read_image
+
+
+def maps(*arguments: object, weights: str) -> int:
+    return main(["maps", *map(str, arguments), "--weights", weights])
+
+
+def test_picture_and_numbers(photos: Path, weights: str, capsys) -> None:  # type: ignore[no-untyped-def]
+    reference, image = photos / "reference" / "a.png", photos / "image" / "a.jpg"
+    out, npz = photos / "out" / "maps.png", photos / "maps.npz"
+    assert maps(reference, image, "--out", out, "--npz", npz, weights=weights) == 0
+    assert Image.open(out).width > 800
+    assert str(out) in capsys.readouterr().out
+    with np.load(npz) as stored:
+        assert tuple(stored["channels"]) == CHANNELS
+        expected = distortion_maps(
+            read_image(image)[None], read_image(reference)[None], weights=weights
+        )
+        assert torch.allclose(torch.tensor(stored["maps"]), expected[0], atol=1e-5)
+
+
+def test_folders(photos: Path, weights: str) -> None:
+    out = photos / "out"
+    assert maps(photos / "reference", photos / "image", "--out", out, weights=weights) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["a.jpg.png", "b.png.png"]
+
+
+@pytest.mark.parametrize("channels", ["noise,ringing", "all", "1"])
+def test_choice_of_channels(photos: Path, weights: str, channels: str) -> None:
+    out = photos / "m.png"
+    pair = (photos / "reference" / "a.png", photos / "image" / "a.jpg")
+    assert maps(*pair, "--out", out, "--channels", channels, weights=weights) == 0
+    rows = {"noise,ringing": 1, "all": 5, "1": 1}[channels]
+    height = Image.open(out).height
+    assert (height > 1200) == (rows == 5)
+
+
+def test_refusals(photos: Path, weights: str, capsys) -> None:  # type: ignore[no-untyped-def]
+    reference, image = photos / "reference" / "a.png", photos / "image" / "a.jpg"
+    out = photos / "out.png"
+    out.write_bytes(b"precious")
+
+    def refused(*arguments: object) -> str:
+        assert maps(*arguments, weights=weights) == 2
+        return str(capsys.readouterr().err)
+
+    assert "exists" in refused(reference, image, "--out", out)
+    assert out.read_bytes() == b"precious"
+    assert "would replace" in refused(reference, image, "--out", reference, "--force")
+    assert "end in .png" in refused(reference, image, "--out", photos / "out.pdf")
+    assert "no channel named 'x'" in refused(
+        reference, image, "--out", photos / "n.png", "--channels", "x"
+    )
+    assert "is a file" in refused(photos / "reference", photos / "image", "--out", out)
+    assert "gone.png: no such file" in refused(
+        reference, photos / "gone.png", "--out", photos / "n.png"
+    )
+    assert not (photos / "n.png").exists()
+    assert maps(reference, image, "--out", out, "--force", weights=weights) == 0
+    assert out.read_bytes() != b"precious"
+
+
+def test_bad_files_do_not_stop_the_others(photos: Path, weights: str, capsys) -> None:  # type: ignore[no-untyped-def]
+    (photos / "image" / "a.jpg").write_bytes(b"\xff\xd8\xff")
+    out = photos / "out"
+    assert maps(photos / "reference", photos / "image", "--out", out, weights=weights) == 2
+    assert [path.name for path in out.iterdir()] == ["b.png.png"]
+    assert "a.jpg" in capsys.readouterr().err

@@ -1,0 +1,197 @@
+"""``relqa score`` on real files."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from relqa_loss import CHANNELS
+from relqa_loss.cli import _pairs
+from relqa_loss.cli.main import main
+from relqa_loss.functional import relate
+from relqa_loss.imageio import read_image
+
+
+def score(*arguments: object, weights: str) -> int:
+    return main(["score", *map(str, arguments), "--weights", weights])
+
+
+def test_numbers_are_those_of_the_library(photos: Path, weights: str, capsys) -> None:  # type: ignore[no-untyped-def]
+    reference, image = photos / "reference" / "a.png", photos / "image" / "a.jpg"
+    assert score(reference, image, "--json", "-", weights=weights) == 0
+    record = json.loads(capsys.readouterr().out)
+    [row] = record["results"]
+    relation = relate(read_image(image)[None], read_image(reference)[None], weights=weights)
+    assert row["distance"] == pytest.approx(float(relation.distance), rel=1e-5)
+    assert row["score"] == pytest.approx(float(relation.score), rel=1e-5)
+    assert tuple(row["channels"]) == CHANNELS
+    means = torch.tensor(list(row["channels"].values()))
+    assert torch.allclose(means, relation.maps[0].mean((1, 2)), atol=1e-5)
+    assert record["weights"].startswith("tiny@")
+
+
+def test_one_reference_many_images(photos: Path, weights: str, capsys) -> None:  # type: ignore[no-untyped-def]
+    reference = photos / "reference" / "a.png"
+    assert score(reference, reference, photos / "image" / "a.jpg", weights=weights) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["image", "distance", "score", "in", "words"]
+    assert lines[1].split()[1:] == ["0.0000", "+0.0000", "identical"]
+    assert float(lines[2].split()[1]) > 0
+    assert lines[3].startswith("mean of 2")
+
+
+def test_folders_are_matched_by_name_whatever_the_ending(photos: Path, weights: str) -> None:
+    out = photos / "out" / "scores.csv"
+    assert score(photos / "reference", photos / "image", "--csv", out, weights=weights) == 0
+    rows = list(csv.DictReader(out.open(encoding="utf-8")))
+    assert [(Path(r["reference"]).name, Path(r["image"]).name) for r in rows] == [
+        ("a.png", "a.jpg"),
+        ("b.png", "b.png"),
+    ]
+    assert all(float(row["distance"]) > 0 and row["error"] == "" for row in rows)
+    for row in rows:  # each against its own reference
+        preds, target = (read_image(row[key])[None] for key in ("image", "reference"))
+        distance = float(relate(preds, target, weights=weights).distance)
+        assert float(row["distance"]) == pytest.approx(distance, rel=1e-5)
+    assert set(CHANNELS) <= set(rows[0])
+    assert not list(out.parent.glob(".*"))  # nothing temporary is left
+
+
+def test_bad_files_are_named_and_the_others_kept(photos: Path, weights: str, capsys) -> None:  # type: ignore[no-untyped-def]
+    reference, good = photos / "reference" / "b.png", photos / "image" / "b.png"
+    truncated, small = photos / "truncated.png", photos / "small.png"
+    truncated.write_bytes(good.read_bytes()[:300])
+    Image.new("RGB", (40, 40)).save(small)
+    tiny = photos / "tiny.png"
+    Image.new("RGB", (80, 20)).save(tiny)
+    out = photos / "out.json"
+    arguments = (reference, truncated, small, photos / "gone.png", tiny, good)
+    assert score(*arguments, "--json", out, weights=weights) == 2
+    captured = capsys.readouterr()
+    assert "b.png" in captured.out
+    errors = [line for line in captured.err.splitlines() if "error" in line]
+    assert len(errors) == 4
+    for line, words in zip(
+        errors,
+        (
+            "truncated.png: truncated",
+            f"small.png is 40×40, but its reference {reference} is 80×64",
+            "gone.png: no such file",
+            "tiny.png is 80×20; images must be at least 32×32",
+        ),
+        strict=True,
+    ):
+        assert words in line
+        assert line.count("small.png") + line.count("gone.png") <= 1
+    record = json.loads(out.read_text("utf-8"))
+    assert [Path(row["image"]).name for row in record["results"]] == ["b.png"]
+    assert len(record["failures"]) == 4
+
+
+def test_missing_reference_fails_every_image(photos: Path, weights: str, capsys) -> None:  # type: ignore[no-untyped-def]
+    assert score(photos / "gone.png", photos / "image" / "a.jpg", weights=weights) == 2
+    assert "gone.png: no such file" in capsys.readouterr().err
+
+
+def test_unmatched_files_of_folders(photos: Path, weights: str, capsys) -> None:  # type: ignore[no-untyped-def]
+    reference, image = photos / "reference", photos / "image"
+    (image / "b.png").rename(image / "other.png")
+    assert score(reference, image, weights=weights) == 2
+    captured = capsys.readouterr()
+    assert "a.jpg" in captured.out
+    assert "other.png: no reference named other" in captured.err
+    assert "no image for this reference" in captured.err
+    (image / "other.png").unlink()
+    assert score(reference, image, "--allow-missing", weights=weights) == 0
+    capsys.readouterr()
+    (reference / "a.bmp").write_bytes((reference / "a.png").read_bytes())
+    assert score(reference, image, "--allow-missing", weights=weights) == 2
+    assert "several references fit: a.bmp, a.png" in capsys.readouterr().err
+
+
+def test_exact_names_win_over_stems_and_subfolders_count(photos: Path) -> None:
+    reference, image = photos / "reference", photos / "image"
+    (image / "b.png").rename(image / "b.jpg")
+    (reference / "a.jpg").write_bytes(b"x")
+    for folder in (reference, image):
+        (folder / "sub").mkdir()
+        (folder / "sub" / "a.png").write_bytes(b"x")
+        (folder / ".hidden.png").write_bytes(b"x")
+    pairs, failures = _pairs.pair_up(reference, [image], allow_missing=True)
+    assert failures == []
+    assert {
+        (str(p.reference.relative_to(reference)), str(p.image.relative_to(image))) for p in pairs
+    } == {
+        ("a.jpg", "a.jpg"),
+        ("b.png", "b.jpg"),
+        ("sub/a.png", "sub/a.png"),
+    }
+
+
+def test_empty_folder_and_two_reports_on_stdout(photos: Path, weights: str, capsys) -> None:  # type: ignore[no-untyped-def]
+    (photos / "empty").mkdir()
+    assert score(photos / "empty", photos / "image", weights=weights) == 2
+    assert "has no image files" in capsys.readouterr().err
+    reference = photos / "reference" / "a.png"
+    assert score(reference, reference, "--json", "-", "--csv", "-", weights=weights) == 2
+
+
+def test_outputs_never_replace_an_image(photos: Path, weights: str, capsys) -> None:  # type: ignore[no-untyped-def]
+    reference = photos / "reference" / "a.png"
+    before = reference.read_bytes()
+    assert score(reference, photos / "image" / "a.jpg", "--csv", reference, weights=weights) == 2
+    assert "would replace one of the images" in capsys.readouterr().err
+    assert reference.read_bytes() == before
+
+
+def test_notes_are_said_and_written(photos: Path, weights: str, capsys) -> None:  # type: ignore[no-untyped-def]
+    picture = Image.open(photos / "reference" / "a.png").convert("RGBA")
+    picture.putalpha(128)
+    picture.save(photos / "clear.png")
+    out = photos / "out.json"
+    assert (
+        score(
+            photos / "reference" / "a.png",
+            photos / "clear.png",
+            "--json",
+            out,
+            weights=weights,
+        )
+        == 0
+    )
+    assert "composited on mid-grey" in capsys.readouterr().err
+    assert "composited" in json.loads(out.read_text("utf-8"))["results"][0]["notes"][0]
+
+
+def test_interruption_keeps_what_was_computed(
+    photos: Path,
+    weights: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys,  # type: ignore[no-untyped-def]
+) -> None:
+    whole = _pairs.Examiner.__call__
+
+    def interrupt(self, pair, **options):  # type: ignore[no-untyped-def]
+        if pair.image.name == "b.png":
+            raise KeyboardInterrupt
+        return whole(self, pair, **options)
+
+    monkeypatch.setattr(_pairs.Examiner, "__call__", interrupt)
+    out = photos / "out.json"
+    arguments = (photos / "reference", photos / "image", "--json", out)
+    assert score(*arguments, weights=weights) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert len(json.loads(out.read_text("utf-8"))["results"]) == 1
+
+
+def test_unknown_weights_and_device(photos: Path, weights: str, capsys) -> None:  # type: ignore[no-untyped-def]
+    reference = photos / "reference" / "a.png"
+    assert score(reference, reference, weights="nonsense") == 2
+    assert "no weights named 'nonsense'" in capsys.readouterr().err
+    assert score(reference, reference, "--device", "nonsense", weights=weights) == 2
+    assert "'nonsense' is not available" in capsys.readouterr().err

@@ -1,0 +1,164 @@
+"""Finding, verifying and freezing weights."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from relqa_loss import RelationalLoss, relational_distance
+from relqa_loss.network import (
+    DEFAULT_WEIGHTS,
+    NetworkConfig,
+    ParityNetwork,
+    find_weights,
+    load_pretrained,
+)
+from relqa_loss.network import pretrained as module
+from relqa_loss.network.pretrained import save_weights
+
+NANO = NetworkConfig(
+    widths=(8, 8, 12, 12), odd_widths=(4, 6, 8), error_widths=(4, 6, 8, 8), judgement_width=6
+)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    path = tmp_path / "nano.safetensors"
+    save_weights(ParityNetwork(NANO), path, NANO, {"seed": 0})
+    return path
+
+
+def _edit(path: Path, **changes: object) -> None:
+    manifest = path.with_suffix(".json")
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | changes))
+
+
+def test_shipped_weights_load_frozen() -> None:
+    network = load_pretrained()
+    assert list(network.parameters()) == []
+    assert network.state_dict() == {}
+    assert not any(part.training for part in network.modules())
+    assert network.floor > 0
+
+
+def test_version_names_the_hash() -> None:
+    record = find_weights()
+    assert record.version == f"{DEFAULT_WEIGHTS}@{record.sha256[:8]}"
+
+
+def test_weights_from_a_path_survive_the_round_trip(saved: Path) -> None:
+    network = load_pretrained(saved)
+    assert network.config == NANO
+    assert find_weights(saved).training == {"seed": 0}
+    again = load_pretrained(str(saved))
+    for one, other in zip(network.buffers(), again.buffers(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_path_works_for_loss_and_function(saved: Path) -> None:
+    first, second = torch.rand(2, 1, 3, 32, 32)
+    loss = RelationalLoss(weights=saved)
+    assert torch.equal(loss(first, second), relational_distance(first, second, weights=saved))
+    assert "nano@" in loss.version
+
+
+def test_a_changed_byte_is_noticed(saved: Path) -> None:
+    content = bytearray(saved.read_bytes())
+    content[-1] ^= 1
+    saved.write_bytes(content)
+    with pytest.raises(ValueError, match="SHA-256"):
+        load_pretrained(saved)
+    with pytest.raises(ValueError, match="SHA-256"):
+        RelationalLoss(weights=saved)
+
+
+def test_a_truncated_file_is_noticed(saved: Path) -> None:
+    saved.write_bytes(saved.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="SHA-256"):
+        load_pretrained(saved)
+
+
+def test_a_changed_shipped_file_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = module.pretrained_folder()
+    manifest = json.loads((folder / module.MANIFEST_NAME).read_text())
+    (tmp_path / module.MANIFEST_NAME).write_text(json.dumps(manifest))
+    file = manifest["weights"][DEFAULT_WEIGHTS]["file"]
+    content = bytearray((folder / file).read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / file).write_bytes(content)
+    monkeypatch.setattr(module, "pretrained_folder", lambda: tmp_path)
+    with pytest.raises(ValueError, match="SHA-256"):
+        load_pretrained()
+
+
+def test_a_missing_manifest_is_named(saved: Path) -> None:
+    saved.with_suffix(".json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"nano\.json does not exist"):
+        load_pretrained(saved)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"lost\.safetensors does not exist"):
+        load_pretrained(tmp_path / "lost.safetensors")
+
+
+def test_a_missing_folder_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "a" / "b" / "c.py"))
+    with pytest.raises(FileNotFoundError, match="reinstall relqa-loss"):
+        load_pretrained()
+
+
+def test_an_unknown_name_lists_the_known() -> None:
+    with pytest.raises(ValueError, match=f"no weights named 'relqa-huge'.*{DEFAULT_WEIGHTS}"):
+        load_pretrained("relqa-huge")
+
+
+def test_another_architecture_is_refused(saved: Path) -> None:
+    _edit(saved, architecture=NetworkConfig().to_dict())
+    with pytest.raises(ValueError, match="does not fit the architecture"):
+        load_pretrained(saved)
+
+
+def test_unknown_architecture_keys_are_refused(saved: Path) -> None:
+    _edit(saved, architecture=NANO.to_dict() | {"attention": True})
+    with pytest.raises(ValueError, match="attention"):
+        load_pretrained(saved)
+
+
+def test_an_incomplete_manifest_is_refused(saved: Path) -> None:
+    manifest = saved.with_suffix(".json")
+    manifest.write_text(json.dumps({"file": saved.name}))
+    with pytest.raises(ValueError, match="does not describe"):
+        load_pretrained(saved)
+
+
+def test_a_pickle_is_not_opened(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("a pickle was opened")
+
+    torch.save({"x": torch.zeros(1)}, saved)
+    _edit(saved, sha256=module.hashlib.sha256(saved.read_bytes()).hexdigest())
+    for owner, name in ((torch, "load"), (pickle, "load"), (pickle, "loads")):
+        monkeypatch.setattr(owner, name, refuse)
+    with pytest.raises(ValueError, match="does not fit"):
+        load_pretrained(saved)
+
+
+def test_good_weights_load_without_pickle(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("a pickle was opened")
+
+    for owner, name in ((torch, "load"), (pickle, "load"), (pickle, "loads")):
+        monkeypatch.setattr(owner, name, refuse)
+    assert load_pretrained(saved).config == NANO
+
+
+def test_saving_leaves_no_partial_file(saved: Path) -> None:
+    assert sorted(path.name for path in saved.parent.iterdir()) == [
+        "nano.json",
+        "nano.safetensors",
+    ]

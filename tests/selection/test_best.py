@@ -1,0 +1,93 @@
+"""The checkpoint that a metric prefers."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from relqa_loss.selection.best import BestCheckpoint
+
+
+def state(value: float) -> dict[str, Tensor]:
+    return {"w": torch.full((2,), value)}
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("min", 3), ("max", 1)])
+def test_best_in_either_mode(tmp_path: Path, mode: str, expected: int) -> None:
+    best = BestCheckpoint(tmp_path / "best.safetensors", mode=mode)  # type: ignore[arg-type]
+    for step, value in enumerate((0.5, 0.9, 0.7, 0.1, 0.3)):
+        best.update(value, state(step), step=step)
+    assert best.step == expected
+    assert torch.equal(best.load()["w"], state(expected)["w"])
+
+
+def test_nan_and_infinity_never_win(tmp_path: Path) -> None:
+    for mode in ("min", "max"):
+        best = BestCheckpoint(tmp_path / f"{mode}.safetensors", mode=mode)  # type: ignore[arg-type]
+        for step, value in enumerate((math.nan, math.inf, -math.inf)):
+            assert not best.update(value, state(step), step=step)
+        assert best.value is None
+        assert not best.path.exists()
+        with pytest.raises(FileNotFoundError):
+            best.load()
+        assert best.update(1.0, state(3), step=3)
+        assert not best.update(math.nan, state(4), step=4)
+        assert best.step == 3
+
+
+def test_tie_keeps_the_earliest(tmp_path: Path) -> None:
+    best = BestCheckpoint(tmp_path / "best.safetensors")
+    assert best.update(0.5, state(0), step=0)
+    assert not best.update(0.5, state(1), step=1)
+    assert best.step == 0
+    assert torch.equal(best.load()["w"], state(0)["w"])
+
+
+def test_saving_is_atomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    best = BestCheckpoint(tmp_path / "best.safetensors")
+    best.update(0.5, state(0), step=0)
+
+    def fail(self: Path, data: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(data[: len(data) // 2])
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(OSError, match="disk full"):
+        best.update(0.1, state(1), step=1)
+    assert best.value == 0.5
+    assert torch.equal(best.load()["w"], state(0)["w"])
+
+
+def test_existing_file_is_refused_or_resumed(tmp_path: Path) -> None:
+    path = tmp_path / "best.safetensors"
+    BestCheckpoint(path).update(0.5, state(7), step=7)
+    with pytest.raises(FileExistsError, match="resume"):
+        BestCheckpoint(path)
+    resumed = BestCheckpoint(path, resume=True)
+    assert (resumed.value, resumed.step) == (0.5, 7)
+    assert not resumed.update(0.6, state(8), step=8)
+    with pytest.raises(ValueError, match="mode='min'"):
+        BestCheckpoint(path, mode="max", resume=True)
+
+
+def test_foreign_files_and_modes_are_refused(tmp_path: Path) -> None:
+    save_file(state(0), tmp_path / "other.safetensors")
+    (tmp_path / "text.safetensors").write_text("hello")
+    for name in ("other", "text"):
+        with pytest.raises(ValueError, match=f"{name}.safetensors was not written"):
+            BestCheckpoint(tmp_path / f"{name}.safetensors", resume=True)
+    with pytest.raises(ValueError, match="'min' or 'max'"):
+        BestCheckpoint(tmp_path / "new.safetensors", mode="lower")  # type: ignore[arg-type]
+
+
+def test_channels_last_weights_are_saved(tmp_path: Path) -> None:
+    weights = torch.rand(4, 3, 3, 3).to(memory_format=torch.channels_last)
+    best = BestCheckpoint(tmp_path / "best.safetensors")
+    best.update(0.5, {"w": weights}, step=0)
+    assert torch.equal(best.load()["w"], weights)

@@ -1,0 +1,331 @@
+"""The functional interface."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import relqa_loss
+from relqa_loss import (
+    CHANNELS,
+    RelationalLoss,
+    SpatialMapWeightedLoss,
+    distortion_maps,
+    functional,
+    load_pretrained,
+    relate,
+    relational_distance,
+    relational_score,
+    spatial_map_weighted_loss,
+)
+
+REDUCED = (relational_distance, relational_score, spatial_map_weighted_loss)
+
+
+@pytest.fixture
+def pair() -> tuple[Tensor, Tensor]:
+    preds, target = torch.rand(2, 3, 3, 45, 61, generator=torch.Generator().manual_seed(0))
+    return preds, target
+
+
+def test_public_names_exist() -> None:
+    assert all(hasattr(relqa_loss, name) for name in relqa_loss.__all__)
+
+
+def test_relate_gives_what_the_network_gives(pair: tuple[Tensor, Tensor]) -> None:
+    preds, target = pair
+    with torch.no_grad():
+        expected = load_pretrained()(target, preds)
+    for one, other in zip(relate(preds, target), expected, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_order_of_arguments(pair: tuple[Tensor, Tensor]) -> None:
+    preds, target = pair
+    assert torch.equal(relate(preds, target).maps, -relate(target, preds).maps)
+    assert relational_score(preds, target) == -relational_score(target, preds)
+    assert relational_distance(preds, target) != relational_distance(target, preds)
+
+
+@pytest.mark.parametrize("function", REDUCED)
+def test_reductions_agree(function: object, pair: tuple[Tensor, Tensor]) -> None:
+    each, mean, total = (
+        function(*pair, reduction=kind)  # type: ignore[operator]
+        for kind in ("none", "mean", "sum")
+    )
+    assert each.shape == (3,)
+    torch.testing.assert_close(mean, each.mean())
+    torch.testing.assert_close(total, each.sum())
+
+
+@pytest.mark.parametrize("function", [*REDUCED, distortion_maps])
+def test_wrong_options_are_refused(function: object, pair: tuple[Tensor, Tensor]) -> None:
+    with pytest.raises(ValueError, match="reduction"):
+        function(*pair, reduction="avg")  # type: ignore[operator]
+    with pytest.raises(ValueError, match="data_range"):
+        function(*pair, data_range=0)  # type: ignore[operator]
+    with pytest.raises(ValueError, match="must lie in"):
+        function(2 * pair[0], pair[1])  # type: ignore[operator]
+    with pytest.raises(ValueError, match="no weights named"):
+        function(*pair, weights="none")  # type: ignore[operator]
+    with pytest.raises(TypeError, match="must be a tensor"):
+        function(1.0, pair[1])  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("function", [*REDUCED, distortion_maps])
+def test_the_range_only_scales(function: object, pair: tuple[Tensor, Tensor]) -> None:
+    byte = [(255 * image).round().to(torch.uint8) for image in pair]
+    unit = [image.float() / 255 for image in byte]
+    torch.testing.assert_close(
+        function(*byte, data_range=255),  # type: ignore[operator]
+        function(*unit),  # type: ignore[operator]
+    )
+
+
+def test_float64_stays_float64(pair: tuple[Tensor, Tensor]) -> None:
+    double = relational_distance(*(image.double() for image in pair))
+    assert double.dtype == torch.float64
+    torch.testing.assert_close(double.float(), relational_distance(*pair))
+
+
+def test_half_precision_images_give_float32(pair: tuple[Tensor, Tensor]) -> None:
+    half = [image.bfloat16() for image in pair]
+    assert relational_distance(*half).dtype == torch.float32
+    assert torch.equal(
+        relational_distance(*half), relational_distance(*(image.float() for image in half))
+    )
+
+
+def test_sizes_and_reductions_of_maps(pair: tuple[Tensor, Tensor]) -> None:
+    grid = distortion_maps(*pair)
+    assert grid.shape == (3, len(CHANNELS), 12, 16)
+    full = distortion_maps(*pair, size="input")
+    assert full.shape == (3, len(CHANNELS), 45, 61)
+    assert torch.equal(full[..., ::4, ::4], grid)
+    torch.testing.assert_close(distortion_maps(*pair, reduction="mean"), grid.mean(0))
+    torch.testing.assert_close(distortion_maps(*pair, reduction="sum"), grid.sum(0))
+    with pytest.raises(ValueError, match="size must be"):
+        distortion_maps(*pair, size="full")  # type: ignore[arg-type]
+
+
+def test_channel_weights_steer_the_distance(pair: tuple[Tensor, Tensor]) -> None:
+    plain = relational_distance(*pair)
+    assert torch.equal(relational_distance(*pair, channel_weights={}), plain)
+    more = relational_distance(*pair, channel_weights={"noise": 3.0})
+    less = relational_distance(*pair, channel_weights=dict.fromkeys(CHANNELS, 0.0))
+    assert less < plain < more
+    with pytest.raises(ValueError, match="unknown channels"):
+        relational_distance(*pair, channel_weights={"hue": 1.0})
+
+
+def _by_hand(
+    preds: Tensor, target: Tensor, gain: float, factor: float, weights: dict[str, float]
+) -> Tensor:
+    maps = distortion_maps(preds, target)
+    amount = sum(
+        weights.get(name, 1.0) * maps[:, index].abs() for index, name in enumerate(CHANNELS)
+    )
+    assert isinstance(amount, Tensor)
+    total = torch.zeros(len(preds))
+    height, width = preds.shape[-2:]
+    for row in range(height):
+        for column in range(width):
+            error = (preds - target)[:, :, row, column].abs().mean(1)
+            total += error * (1 + gain * amount[:, row // 4, column // 4])
+    distance = relational_distance(preds, target, reduction="none", channel_weights=weights)
+    return total / (height * width) + factor * distance
+
+
+@pytest.mark.parametrize(("gain", "factor"), [(1.0, 1.0), (2.5, 0.0), (0.0, 0.3), (0.0, 0.0)])
+def test_weighted_loss_is_its_formula(
+    pair: tuple[Tensor, Tensor], gain: float, factor: float
+) -> None:
+    weights = {"noise": 3.0, "tint": 0.0}
+    value = spatial_map_weighted_loss(
+        *pair,
+        base="l1",
+        reduction="none",
+        map_gain=gain,
+        relational_weight=factor,
+        channel_weights=weights,
+    )
+    torch.testing.assert_close(value, _by_hand(*pair, gain, factor, weights))
+
+
+@pytest.mark.parametrize(
+    ("base", "expected"),
+    [
+        ("l1", lambda d: d.abs()),
+        ("l2", lambda d: d * d),
+        ("charbonnier", lambda d: (d * d + 1e-6).sqrt() - 1e-3),
+        (lambda p, t: F.smooth_l1_loss(p, t, reduction="none"), None),
+    ],
+)
+def test_bases(base: object, expected: object, pair: tuple[Tensor, Tensor]) -> None:
+    value = spatial_map_weighted_loss(*pair, base=base, map_gain=0, relational_weight=0)  # type: ignore[arg-type]
+    want = expected or (lambda d: F.smooth_l1_loss(d, 0 * d, reduction="none"))
+    torch.testing.assert_close(value, want(pair[0] - pair[1]).mean())  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"base": "l3"}, ValueError, "base must be one of"),
+        ({"base": 1}, TypeError, "callable"),
+        ({"base": F.l1_loss}, ValueError, "error per pixel"),
+        ({"map_gain": -1.0}, ValueError, "map_gain"),
+        ({"relational_weight": float("nan")}, ValueError, "relational_weight"),
+    ],
+)
+def test_wrong_parts_are_refused(
+    options: dict[str, object],
+    error: type[Exception],
+    message: str,
+    pair: tuple[Tensor, Tensor],
+) -> None:
+    with pytest.raises(error, match=message):
+        spatial_map_weighted_loss(*pair, **options)  # type: ignore[arg-type]
+    with pytest.raises(error, match=message):
+        SpatialMapWeightedLoss(**options)(*pair)  # type: ignore[arg-type]
+
+
+def test_functions_equal_modules(pair: tuple[Tensor, Tensor]) -> None:
+    weights = {"ringing": 2.0}
+    mask = torch.rand(3, 1, 45, 61)
+    assert torch.equal(
+        relational_distance(*pair, channel_weights=weights, weight=mask),
+        RelationalLoss(channel_weights=weights)(*pair, mask),
+    )
+    assert torch.equal(
+        spatial_map_weighted_loss(*pair, channel_weights=weights, weight=mask),
+        SpatialMapWeightedLoss(channel_weights=weights)(*pair, mask),
+    )
+
+
+def test_gradient_reaches_both_images(pair: tuple[Tensor, Tensor]) -> None:
+    preds, target = (image.clone().requires_grad_() for image in pair)
+    relational_distance(preds, target).backward()
+    for image in (preds, target):
+        assert image.grad is not None
+        assert image.grad.isfinite().all()
+        assert image.grad.abs().max() > 0
+
+
+def test_one_network_is_loaded_even_by_many_threads(
+    monkeypatch: pytest.MonkeyPatch, pair: tuple[Tensor, Tensor]
+) -> None:
+    loads = []
+
+    def count(weights: str) -> object:
+        loads.append(weights)
+        time.sleep(0.05)  # long enough for every thread to arrive
+        return load_pretrained(weights)
+
+    monkeypatch.setattr(functional, "load_pretrained", count)
+    monkeypatch.setattr(functional, "_networks", {})
+    results: list[Tensor] = []
+    threads = [
+        threading.Thread(target=lambda: results.append(relational_distance(*pair)))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 4
+    assert all(torch.equal(result, results[0]) for result in results)
+    assert len(loads) == 1
+    relational_distance(*(image.double() for image in pair))
+    assert len(loads) == 2
+
+
+def test_the_users_random_numbers_are_not_consumed(
+    monkeypatch: pytest.MonkeyPatch, pair: tuple[Tensor, Tensor]
+) -> None:
+    monkeypatch.setattr(functional, "_networks", {})
+    before = torch.get_rng_state()
+    relational_distance(*pair)
+    RelationalLoss()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_first_use_in_inference_mode_does_not_spoil_training(
+    monkeypatch: pytest.MonkeyPatch, pair: tuple[Tensor, Tensor]
+) -> None:
+    monkeypatch.setattr(functional, "_networks", {})
+    with torch.inference_mode():
+        relational_distance(*pair)
+        loss = RelationalLoss(channel_weights={"noise": 2.0})
+    image = pair[0].clone().requires_grad_()
+    (relational_distance(image, pair[1]) + loss(image, pair[1])).backward()
+    assert image.grad is not None
+
+
+def test_default_device_and_dtype_do_not_matter(
+    monkeypatch: pytest.MonkeyPatch, pair: tuple[Tensor, Tensor]
+) -> None:
+    expected = relational_distance(*pair)
+    monkeypatch.setattr(functional, "_networks", {})
+    with torch.device("meta"):
+        assert torch.equal(relational_distance(*pair), expected)
+        assert torch.equal(RelationalLoss()(*pair), expected)
+    monkeypatch.setattr(functional, "_networks", {})
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(relational_distance(*pair), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_a_function_compiles_once_its_network_is_loaded(pair: tuple[Tensor, Tensor]) -> None:
+    expected = relational_distance(*pair)
+    compiled = torch.compile(relational_distance, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(*pair), expected)
+
+
+def test_compiling_a_function_before_its_first_use(
+    monkeypatch: pytest.MonkeyPatch, pair: tuple[Tensor, Tensor]
+) -> None:
+    expected = relational_distance(*pair)
+    for whole in (True, False):
+        monkeypatch.setattr(functional, "_networks", {})
+        torch._dynamo.reset()
+        compiled = torch.compile(relational_distance, fullgraph=whole, backend="aot_eager")
+        if whole:
+            with pytest.raises(Exception, match="call the function once before compiling"):
+                compiled(*pair)
+        else:
+            torch.testing.assert_close(compiled(*pair), expected)
+
+
+IMPORT = """
+import sys, time
+import torch
+before, start = set(sys.modules), time.perf_counter()
+import relqa_loss
+spent = time.perf_counter() - start
+new = set(sys.modules) - before
+heavy = {"torchmetrics", "PIL", "piq", "lightning", "matplotlib", "torchvision", "rich", "scipy"}
+print(spent, sorted(heavy & new))
+"""
+
+
+def test_import_is_light() -> None:
+    best = 9.0
+    for _ in range(3):  # the least of three: the machine may be busy
+        done = subprocess.run(
+            [sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True
+        )
+        spent, heavy = done.stdout.split(" ", 1)
+        assert heavy.strip() == "[]"
+        best = min(best, float(spent))
+        if best < 0.5:
+            break
+    assert best < 0.5

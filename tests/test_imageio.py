@@ -1,0 +1,303 @@
+"""Reading real files of every kind that people have."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from relqa_loss.imageio import MATTE, ImageReadError, load_image, read_image
+
+Image = pytest.importorskip("PIL.Image")
+tifffile = pytest.importorskip("tifffile")
+
+Array = NDArray[np.integer]
+
+
+def png16(samples: Array, colour_type: int, extra: bytes = b"") -> bytes:
+    """A 16-bit PNG; Pillow itself cannot write colour ones."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    height, width = samples.shape[:2]
+    rows = b"".join(b"\0" + samples[y].astype(">u2").tobytes() for y in range(height))
+    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + extra
+    return start + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def trns(*values: int) -> bytes:
+    data = b"tRNS" + struct.pack(f">{len(values)}H", *values)
+    return struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
+
+
+@pytest.fixture
+def samples() -> Array:
+    return np.random.default_rng(0).integers(0, 65536, (9, 7, 4)).astype(np.uint16)
+
+
+def expected(samples: Array) -> torch.Tensor:
+    array = samples.astype(np.float32) / np.iinfo(samples.dtype).max
+    if array.ndim == 2:
+        array = np.repeat(array[..., None], 3, 2)
+    return torch.from_numpy(array.transpose(2, 0, 1).copy())
+
+
+def write(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def test_8_bit_rgb_is_exact_and_float32(tmp_path: Path, samples: Array) -> None:
+    pixels = (samples[..., :3] >> 8).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png")
+    assert image.dtype == torch.float32
+    assert image.is_contiguous()
+    assert torch.equal(image, expected(pixels))
+
+
+def test_16_bit_grey_png_keeps_all_16_bits(tmp_path: Path, samples: Array) -> None:
+    grey = samples[..., 0]
+    path = write(tmp_path / "a.png", png16(grey, 0))
+    assert torch.equal(read_image(path), expected(grey))
+
+
+def test_16_bit_rgb_png_keeps_all_16_bits(tmp_path: Path, samples: Array) -> None:
+    path = write(tmp_path / "a.png", png16(samples[..., :3], 2))
+    assert torch.equal(read_image(path), expected(samples[..., :3]))
+
+
+def test_16_bit_rgba_png_keeps_all_16_bits(tmp_path: Path, samples: Array) -> None:
+    samples[..., 3] = 65535
+    path = write(tmp_path / "a.png", png16(samples, 6))
+    loaded = load_image(path)
+    assert torch.equal(loaded.pixels, expected(samples[..., :3]))
+    assert loaded.notes == ()
+    samples[0, 0, 3] = 65534  # nearly opaque is not opaque
+    assert "transparent" in load_image(write(tmp_path / "b.png", png16(samples, 6))).notes[0]
+
+
+def test_16_bit_grey_alpha_png(tmp_path: Path, samples: Array) -> None:
+    grey = samples[..., :2].copy()
+    grey[..., 1] = 65535
+    path = write(tmp_path / "a.png", png16(grey, 4))
+    assert torch.equal(read_image(path), expected(grey[..., 0]))
+
+
+def test_16_bit_colour_key(tmp_path: Path, samples: Array) -> None:
+    key = tuple(int(v) for v in samples[2, 3, :3])
+    path = write(tmp_path / "a.png", png16(samples[..., :3], 2, trns(*key)))
+    image = read_image(path)
+    assert image[:, 2, 3].tolist() == [MATTE] * 3
+    assert torch.equal(image[:, 0], expected(samples[..., :3])[:, 0])
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize(
+    "options", [{}, {"compression": "zlib"}, {"compression": "zlib", "predictor": True}]
+)
+def test_16_bit_tiff(tmp_path: Path, samples: Array, byteorder: str, options: dict) -> None:
+    path = tmp_path / "a.tif"
+    colour = samples[..., :3]
+    tifffile.imwrite(path, colour, photometric="rgb", byteorder=byteorder, **options)
+    assert torch.equal(read_image(path), expected(colour))
+    tifffile.imwrite(path, samples[..., 0], byteorder=byteorder, **options)
+    assert torch.equal(read_image(path), expected(samples[..., 0]))
+
+
+def test_8_bit_tiff(tmp_path: Path, samples: Array) -> None:
+    pixels = (samples[..., :3] >> 8).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb")
+    assert torch.equal(read_image(tmp_path / "a.tif"), expected(pixels))
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_16_bit_tiff_in_odd_layouts_is_refused_not_misread(
+    tmp_path: Path, samples: Array, compression: str | None
+) -> None:
+    path = tmp_path / "a.tif"
+    planes = np.ascontiguousarray(samples[..., :3].transpose(2, 0, 1))
+    tifffile.imwrite(
+        path, planes, photometric="rgb", planarconfig="separate", compression=compression
+    )
+    with pytest.raises(ImageReadError, match="planar"):
+        read_image(path)
+    tifffile.imwrite(path, samples[..., 0], photometric="miniswhite", compression=compression)
+    with pytest.raises(ImageReadError, match="white is zero"):
+        read_image(path)
+
+
+def test_8_bit_planar_tiff(tmp_path: Path, samples: Array) -> None:
+    pixels = (samples[..., :3] >> 8).astype(np.uint8)
+    planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    tifffile.imwrite(tmp_path / "a.tif", planes, photometric="rgb", planarconfig="separate")
+    assert torch.equal(read_image(tmp_path / "a.tif"), expected(pixels))
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f2", "u4"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_float_and_32_bit_tiff_are_refused(tmp_path: Path, dtype: str, channels: int) -> None:
+    path = tmp_path / "a.tif"
+    shape = (9, 7) if channels == 1 else (9, 7, 3)
+    photometric = "minisblack" if channels == 1 else "rgb"
+    tifffile.imwrite(path, np.ones(shape, dtype), photometric=photometric)
+    with pytest.raises(ImageReadError, match=r"a\.tif: .*(16 bits|16-bit)"):
+        read_image(path)
+
+
+def test_palette_with_and_without_transparency(tmp_path: Path) -> None:
+    image = Image.new("P", (4, 2), 1)
+    image.putpalette([0, 0, 0, 255, 0, 51])
+    image.putpixel((0, 0), 0)
+    image.save(tmp_path / "a.png")
+    pixels = read_image(tmp_path / "a.png")
+    assert pixels[:, 1, 1].tolist() == pytest.approx([1, 0, 0.2])
+    assert pixels[:, 0, 0].tolist() == [0, 0, 0]
+    image.save(tmp_path / "b.png", transparency=0)
+    loaded = load_image(tmp_path / "b.png")
+    assert loaded.pixels[:, 0, 0].tolist() == [MATTE] * 3
+    assert loaded.pixels[:, 1, 1].tolist() == pytest.approx([1, 0, 0.2])
+    assert loaded.notes == ("transparent in 12% of its pixels: composited on mid-grey",)
+
+
+@pytest.mark.parametrize("mode", ["1", "L"])
+def test_grey_and_bilevel(tmp_path: Path, mode: str) -> None:
+    image = Image.new(mode, (4, 2), 0)
+    image.putpixel((1, 0), 255)
+    image.save(tmp_path / "a.png")
+    pixels = read_image(tmp_path / "a.png")
+    assert pixels.shape == (3, 2, 4)
+    assert pixels[:, 0, 1].tolist() == [1, 1, 1]
+    assert float(pixels.sum()) == 3
+
+
+def test_opaque_alpha_is_dropped_and_hidden_colours_do_not_count(tmp_path: Path) -> None:
+    Image.new("RGBA", (4, 2), (51, 102, 153, 255)).save(tmp_path / "opaque.png")
+    opaque = load_image(tmp_path / "opaque.png")
+    assert opaque.pixels[:, 0, 0].tolist() == pytest.approx([0.2, 0.4, 0.6])
+    assert opaque.notes == ()
+    for name, hidden in (("red", (255, 0, 0, 0)), ("blue", (0, 0, 255, 0))):
+        Image.new("RGBA", (4, 2), hidden).save(tmp_path / f"{name}.png")
+    red, blue = (read_image(tmp_path / f"{name}.png") for name in ("red", "blue"))
+    assert torch.equal(red, blue)
+    Image.new("LA", (4, 2), (255, 128)).save(tmp_path / "half.png")
+    half = float(read_image(tmp_path / "half.png")[0, 0, 0])
+    assert half == pytest.approx(128 / 255 + MATTE * 127 / 255, abs=1e-6)
+
+
+def test_cmyk_jpeg(tmp_path: Path) -> None:
+    Image.new("CMYK", (32, 32), (0, 255, 255, 0)).save(tmp_path / "a.jpg", quality=95)
+    red, green, blue = read_image(tmp_path / "a.jpg").mean((1, 2)).tolist()
+    assert red > 0.95
+    assert green < 0.05
+    assert blue < 0.05
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "png16"])
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, suffix: str) -> None:
+    upright = np.zeros((32, 48, 3), np.uint8)
+    upright[:16, :16, 0] = 255
+    upright[16:, :16, 1] = 255
+    # How a camera stores it: the inverse of what a viewer does.
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, 1),
+        7: upright[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    if suffix == "png16":
+        data = b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
+        chunk = struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
+        path = write(tmp_path / "a.png", png16(stored.astype(np.uint16) * 257, 2, chunk))
+    else:
+        path = tmp_path / f"a.{suffix}"
+        Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif)
+    image = read_image(path)
+    assert image.shape == (3, 32, 48)
+    assert float((image - expected(upright)).abs().mean()) < 0.02
+
+
+@pytest.mark.parametrize("suffix", ["webp", "jpg", "bmp", "gif"])
+def test_other_formats(tmp_path: Path, suffix: str) -> None:
+    Image.new("RGB", (40, 24), (51, 102, 153)).save(tmp_path / f"a.{suffix}")
+    image = read_image(tmp_path / f"a.{suffix}")
+    assert image.shape == (3, 24, 40)
+    assert image.mean((1, 2)).tolist() == pytest.approx([0.2, 0.4, 0.6], abs=0.02)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tif"])
+def test_several_frames_are_refused(tmp_path: Path, suffix: str) -> None:
+    frames = [Image.new("RGB", (40, 24), (i * 80, 0, 0)) for i in range(3)]
+    frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:])
+    with pytest.raises(ImageReadError, match=rf"a\.{suffix}: has 3 frames"):
+        read_image(tmp_path / f"a.{suffix}")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
+@pytest.mark.parametrize("keep", [0.02, 0.5, 0.9])
+def test_truncated_files_are_named(tmp_path: Path, suffix: str, keep: float) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    path = tmp_path / f"broken.{suffix}"
+    Image.fromarray(noise).save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * keep)])
+    with pytest.raises(ImageReadError, match=rf"broken\.{suffix}: .*(truncated|damaged)"):
+        read_image(path)
+
+
+def test_truncated_16_bit_png(tmp_path: Path, samples: Array) -> None:
+    content = png16(np.tile(samples[..., :3], (9, 9, 1)), 2)
+    path = write(tmp_path / "a.png", content[: len(content) // 2])
+    with pytest.raises(ImageReadError, match="truncated or damaged"):
+        read_image(path)
+
+
+def test_missing_empty_folder_and_text(tmp_path: Path) -> None:
+    with pytest.raises(ImageReadError, match=r"gone\.png: no such file"):
+        read_image(tmp_path / "gone.png")
+    with pytest.raises(ImageReadError, match="is empty"):
+        read_image(write(tmp_path / "empty.png", b""))
+    with pytest.raises(ImageReadError, match="folder"):
+        read_image(tmp_path)
+    with pytest.raises(ImageReadError, match=r"text\.png: not an image"):
+        read_image(write(tmp_path / "text.png", b"hello, I am not an image"))
+
+
+def test_colour_profile_is_converted(tmp_path: Path) -> None:
+    from PIL import ImageCms
+
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    picture = Image.new("RGB", (4, 2), (255, 0, 0))
+    picture.save(tmp_path / "srgb.png", icc_profile=profile)
+    assert load_image(tmp_path / "srgb.png").notes == ()
+    # A profile of another space: sRGB with its red and green primaries swapped, renamed.
+    other = bytearray(profile.replace("sRGB".encode("utf-16-be"), "swap".encode("utf-16-be")))
+    red, green = other.index(b"rXYZ", 128), other.index(b"gXYZ", 128)
+    other[red : red + 4], other[green : green + 4] = b"gXYZ", b"rXYZ"
+    picture.save(tmp_path / "other.png", icc_profile=bytes(other))
+    loaded = load_image(tmp_path / "other.png")
+    assert loaded.pixels[:, 0, 0].tolist() == pytest.approx([0, 1, 0], abs=0.02)
+    assert "swap" in loaded.notes[0]
+
+
+def test_error_survives_pickling() -> None:
+    error = pickle.loads(pickle.dumps(ImageReadError("a.png", "no such file")))
+    assert str(error) == "a.png: no such file"
+    assert isinstance(error, ValueError)

@@ -1,0 +1,355 @@
+"""Losses as modules inside a user's program."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from relqa_loss import RelationalLoss, SpatialMapWeightedLoss
+from relqa_loss.network import find_weights
+
+Loss = RelationalLoss | SpatialMapWeightedLoss
+
+
+@pytest.fixture(params=[RelationalLoss, SpatialMapWeightedLoss])
+def loss(request: pytest.FixtureRequest) -> Loss:
+    built: Loss = request.param(channel_weights={"noise": 2.0})
+    return built
+
+
+def images(seed: int, *shape: int) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def pair(count: int = 2, side: tuple[int, int] = (45, 61)) -> tuple[Tensor, Tensor]:
+    preds, target = images(0, 2, count, 3, *side)
+    return preds, target
+
+
+def gradient(loss: nn.Module, preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    leaf = preds.clone().requires_grad_()
+    value = loss(leaf, target)
+    value.backward()
+    assert leaf.grad is not None
+    return value.detach(), leaf.grad
+
+
+def test_nothing_to_train_or_to_save(loss: Loss) -> None:
+    assert list(loss.parameters()) == []
+    assert loss.state_dict() == {}
+    parent = nn.Sequential(nn.Conv2d(3, 3, 1), loss)
+    assert sorted(parent.state_dict()) == ["0.bias", "0.weight"]
+    assert len(list(parent.parameters())) == 2
+    parent.load_state_dict(parent.state_dict())
+
+
+def test_train_changes_nothing(loss: Loss) -> None:
+    before = loss(*pair())
+    parent = nn.Sequential(loss).train()
+    assert parent.training
+    assert not any(module.training for module in loss.modules())
+    assert loss.train() is loss
+    assert torch.equal(loss(*pair()), before)
+
+
+def test_copies_agree(loss: Loss) -> None:
+    before = loss(*pair())
+    stream = io.BytesIO()
+    torch.save(loss, stream)
+    stream.seek(0)
+    for other in (
+        copy.deepcopy(loss),
+        pickle.loads(pickle.dumps(loss)),
+        torch.load(stream, weights_only=False),
+    ):
+        assert torch.equal(other(*pair()), before)
+        assert repr(other) == repr(loss)
+        assert other.state_dict() == {}
+
+
+def test_version_and_print_out_name_weights_and_options(loss: Loss) -> None:
+    version = find_weights().version
+    for text in (loss.version, repr(loss), repr(nn.Sequential(loss))):
+        assert version in text
+        assert "'noise': 2.0" in text
+    assert "\n" not in repr(loss)
+    assert repr(type(loss)()) != repr(loss)
+
+
+def test_identity_is_zero_without_gradient(loss: Loss) -> None:
+    for image in (images(1, 1, 3, 45, 61), torch.zeros(1, 3, 32, 32), torch.ones(1, 3, 32, 32)):
+        value, grad = gradient(loss, image, image)
+        assert value == 0
+        assert torch.equal(grad, torch.zeros_like(grad))
+
+
+def test_grey_images_are_taken(loss: Loss) -> None:
+    preds, target = images(2, 2, 2, 1, 40, 40)
+    torch.testing.assert_close(
+        loss(preds, target), loss(preds.repeat(1, 3, 1, 1), target.repeat(1, 3, 1, 1))
+    )
+
+
+def test_gradient_is_finite_and_not_zero(loss: Loss) -> None:
+    _, grad = gradient(loss, *pair())
+    assert grad.isfinite().all()
+    assert (grad != 0).float().mean() > 0.99
+
+
+def test_the_reference_is_encoded_without_gradient(
+    loss: Loss, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = []
+    encode = loss.network.encode
+
+    def watch(image: Tensor) -> object:
+        states.append(torch.is_grad_enabled())
+        return encode(image)
+
+    monkeypatch.setattr(loss.network, "encode", watch)
+    preds, target = pair()
+    loss(preds.requires_grad_(), target)
+    assert states == [False, True]
+    states.clear()
+    if isinstance(loss, RelationalLoss):
+        loss.factors = None  # without weighted channels, the image needs no encoding
+        loss(preds, target)
+        assert states == [False]
+        loss = RelationalLoss(channel_weights={"noise": 2.0})
+        monkeypatch.setattr(loss.network, "encode", watch)
+        states.clear()
+    loss(preds, target.requires_grad_()).backward()
+    assert states == [True, True]
+    assert target.grad is not None
+    assert target.grad.abs().max() > 0
+
+
+def test_one_pass_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    loss = SpatialMapWeightedLoss()
+    calls = []
+    for name in ("_parity", "_distance"):
+        original = getattr(loss.network, name)
+
+        def count(*args: object, name: str = name, original: object = original) -> object:
+            calls.append(name)
+            return original(*args)  # type: ignore[operator]
+
+        monkeypatch.setattr(loss.network, name, count)
+    loss(*pair())
+    assert sorted(calls) == ["_distance", "_parity"]
+
+
+def test_detached_maps_are_constants() -> None:
+    preds, target = pair()
+    with torch.no_grad():
+        maps = RelationalLoss().relation(preds, target).maps
+    amount = maps.abs().sum(1, keepdim=True).repeat_interleave(4, 2).repeat_interleave(4, 3)
+    leaf = preds.clone().requires_grad_()
+    ((leaf - target).abs() * (1 + amount[..., :45, :61])).mean().backward()
+    _, grad = gradient(SpatialMapWeightedLoss("l1", relational_weight=0), preds, target)
+    torch.testing.assert_close(grad, leaf.grad)
+    _, other = gradient(
+        SpatialMapWeightedLoss("l1", relational_weight=0, detach_maps=False), preds, target
+    )
+    assert not torch.allclose(grad, other, rtol=1e-3, atol=0)
+    _, distance = gradient(RelationalLoss(), preds, target)
+    _, both = gradient(SpatialMapWeightedLoss("l1"), preds, target)
+    torch.testing.assert_close(both, grad + distance)
+
+
+def test_clamped_values_keep_the_gradient_of_the_base() -> None:
+    preds, target = pair()
+    preds[:, :, :8] += 2
+    _, grad = gradient(SpatialMapWeightedLoss(on_out_of_range="clamp"), preds, target)
+    assert (grad[:, :, :8] > 0).all()
+    _, grad = gradient(RelationalLoss(on_out_of_range="ignore"), preds, target)
+    assert grad[:, :, :8].abs().max() > 0
+
+
+def test_weight(loss: Loss) -> None:
+    preds, target = pair()
+    plain = loss(preds, target)
+    torch.testing.assert_close(loss(preds, target, torch.ones(2, 1, 45, 61)), plain)
+    torch.testing.assert_close(loss(preds, target, torch.full((1, 1, 45, 61), 5.0)), plain)
+    mask = torch.zeros(2, 1, 45, 61, dtype=torch.bool)
+    assert loss(preds, target, mask) == 0
+    mask[..., :20] = True
+    assert loss(preds, target, mask) > 0
+    with pytest.raises(ValueError, match="weight must have shape"):
+        loss(preds, target, torch.ones(2, 45, 61))
+
+
+def test_a_reference_can_be_encoded_once() -> None:
+    loss = RelationalLoss(reduction="none")
+    preds, target = pair(3)
+    encoding = loss.encode(target)
+    assert not any(feature.requires_grad for feature in encoding.features)
+    assert torch.equal(loss.distance_to(encoding, preds), loss(preds, target))
+    single = loss.encode(target[:1])
+    torch.testing.assert_close(
+        loss.distance_to(single, preds), loss(preds, target[:1].expand(3, -1, -1, -1))
+    )
+    leaf = preds.clone().requires_grad_()
+    loss.distance_to(encoding, leaf).mean().backward()
+    torch.testing.assert_close(leaf.grad, gradient(RelationalLoss(), preds, target)[1])
+    with pytest.raises(ValueError, match="encoding is of 3 image"):
+        loss.distance_to(encoding, preds[:2])
+    with pytest.raises(ValueError, match="45×61"):
+        loss.distance_to(encoding, preds[..., :60])
+
+
+def test_relation_does_not_depend_on_reduction() -> None:
+    preds, target = pair()
+    relation = RelationalLoss(reduction="sum").relation(preds, target)
+    assert relation.distance.shape == relation.score.shape == (2,)
+    assert torch.equal(relation.distance, RelationalLoss(reduction="none")(preds, target))
+
+
+def test_float64_passes_gradcheck(loss: Loss) -> None:
+    double = loss.double()
+    preds, target = images(3, 2, 1, 3, 33, 35).double()
+    assert double(preds, target).dtype == torch.float64
+    if isinstance(loss, SpatialMapWeightedLoss):
+        loss.detach_maps = False  # constants on purpose are no derivatives
+    assert torch.autograd.gradcheck(
+        lambda image: double(image, target), (preds.requires_grad_(),), fast_mode=True
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_changes_nothing_inside(loss: Loss, dtype: torch.dtype) -> None:
+    preds, target = pair()
+    faint = (target + (preds - target) / 255).clamp(0, 1)
+    value, grad = gradient(loss, faint, target)
+    with torch.autocast("cpu", dtype=dtype):
+        mixed, mixed_grad = gradient(loss, faint, target)
+        relation = RelationalLoss().relation(faint, target)
+    assert mixed.dtype == torch.float32
+    assert torch.equal(mixed, value)
+    assert torch.equal(mixed_grad, grad)
+    assert {part.dtype for part in relation} == {torch.float32}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_outputs_are_taken(loss: Loss, dtype: torch.dtype) -> None:
+    preds, target = pair()
+    value, grad = gradient(loss, preds.to(dtype), target)
+    assert value.dtype == torch.float32
+    assert grad.dtype == dtype
+    assert grad.isfinite().all()
+    torch.testing.assert_close(value, loss(preds, target), rtol=0.02, atol=0)
+
+
+def test_a_parents_half_keeps_the_weights(loss: Loss) -> None:
+    before = loss(*pair())
+    nn.Sequential(loss).half().bfloat16().to(torch.float16)
+    assert {buffer.dtype for buffer in loss.buffers()} == {torch.float32}
+    assert torch.equal(loss(*pair()), before)
+
+
+def test_per_sample_gradients(loss: Loss) -> None:
+    model = nn.Conv2d(3, 3, 3, padding=1)
+    weights = {name: value.detach() for name, value in model.named_parameters()}
+    noisy, target = pair(3, (32, 40))
+
+    def one(parameters: dict[str, Tensor], image: Tensor, reference: Tensor) -> Tensor:
+        output = torch.func.functional_call(model, parameters, (image[None],))
+        value: Tensor = loss(output.sigmoid(), reference[None])
+        return value
+
+    together = torch.func.vmap(torch.func.grad(one), (None, 0, 0))(weights, noisy, target)
+    for index in range(3):
+        alone = torch.func.grad(one)(weights, noisy[index], target[index])
+        for name, value in alone.items():
+            torch.testing.assert_close(together[name][index], value, rtol=1e-4, atol=1e-7)
+
+
+def test_compiles_as_one_graph(loss: Loss) -> None:
+    torch._dynamo.reset()
+    # aot_eager traces forward and backward as any backend does, without generating code.
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    preds, target = pair(2, (32, 48))
+    value, grad = gradient(loss, preds, target)
+    fast, fast_grad = gradient(compiled, preds, target)
+    torch.testing.assert_close(fast, value)
+    torch.testing.assert_close(fast_grad, grad, rtol=1e-4, atol=1e-8)
+    weight = images(5, 2, 1, 32, 48)
+    torch.testing.assert_close(compiled(preds, target, weight), loss(preds, target, weight))
+
+
+@pytest.mark.slow
+def test_compiles_with_inductor() -> None:
+    torch._dynamo.reset()
+    loss = RelationalLoss()
+    compiled = torch.compile(loss, fullgraph=True)
+    preds, target = pair(1, (32, 32))
+    value, grad = gradient(loss, preds, target)
+    fast, fast_grad = gradient(compiled, preds, target)
+    torch.testing.assert_close(fast, value)
+    torch.testing.assert_close(fast_grad, grad, rtol=1e-3, atol=1e-7)
+
+
+def test_exports(loss: Loss) -> None:
+    preds, target = pair(2, (32, 48))
+    batch = torch.export.Dim("batch", min=1, max=64)
+    program = torch.export.export(
+        loss, (preds, target), dynamic_shapes=({0: batch}, {0: batch}, None)[:2]
+    )
+    more = pair(3, (32, 48))
+    torch.testing.assert_close(program.module()(*more), loss(*more))
+
+
+class Restorer(nn.Module):
+    """A user's network that holds its loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 3, 3, padding=1)
+        self.loss = RelationalLoss()
+
+    def forward(self, noisy: Tensor, target: Tensor) -> Tensor:
+        value: Tensor = self.loss((noisy + self.body(noisy)).sigmoid(), target)
+        return value
+
+
+def _train(model: nn.Module, noisy: Tensor, target: Tensor) -> None:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(noisy, target).backward()
+        optimizer.step()
+
+
+def _ddp_worker(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    torch.manual_seed(rank)  # DDP must make the start alike
+    model = Restorer()
+    wrapped = DistributedDataParallel(model)
+    noisy, target = pair(4, (32, 40))
+    if rank == 0:
+        torch.save(model.body.state_dict(), f"{folder}/start.pt")
+    _train(wrapped, noisy[rank::2], target[rank::2])
+    if rank == 0:
+        torch.save(model.state_dict(), f"{folder}/end.pt")
+    dist.destroy_process_group()
+
+
+def test_distributed_training_equals_one_process(tmp_path: Path) -> None:
+    mp.spawn(_ddp_worker, (str(tmp_path),), nprocs=2)
+    model = Restorer()
+    model.body.load_state_dict(torch.load(tmp_path / "start.pt"))
+    _train(model, *pair(4, (32, 40)))
+    end = torch.load(tmp_path / "end.pt")
+    assert sorted(end) == ["body.bias", "body.weight"]
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(end[name], value, rtol=1e-4, atol=1e-6)

@@ -1,0 +1,128 @@
+"""Figures of relations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from relqa_loss.channels import CHANNELS
+from relqa_loss.network import Relation
+from relqa_loss.plotting import (
+    DIVERGING,
+    MIN_LIMIT,
+    colourise,
+    direction_words,
+    plot_relation,
+    strongest_channels,
+    symmetric_limit,
+)
+
+pytest.importorskip("matplotlib")
+
+
+@pytest.fixture
+def relation() -> Relation:
+    maps = torch.zeros(1, len(CHANNELS), 16, 24)
+    maps[0, CHANNELS.index("noise"), :, :12] = -0.6
+    maps[0, CHANNELS.index("ringing")] = 0.2
+    return Relation(maps, torch.tensor([-0.5]), torch.tensor([0.25]))
+
+
+@pytest.fixture
+def pair() -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.rand(1, 3, 64, 96), torch.rand(1, 3, 64, 96)
+
+
+def test_strongest_channels_are_drawn_on_one_symmetric_scale(pair, relation) -> None:  # type: ignore[no-untyped-def]
+    figure = plot_relation(*pair, relation, channels=2)
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert [title for title in titles if title in CHANNELS] == ["noise", "ringing"]
+    scales = {
+        axes.images[0].get_clim()
+        for axes in figure.axes
+        if axes.get_title(loc="left") in ("noise", "ringing")
+    }
+    assert len(scales) == 1
+    low, high = scales.pop()
+    assert low == -high
+    assert high == pytest.approx(0.6)
+    assert "distance 0.25" in figure.texts[0].get_text()
+    assert "−0.5" in figure.texts[0].get_text()
+
+
+def test_legend_has_the_words_of_both_directions(pair, relation) -> None:  # type: ignore[no-untyped-def]
+    figure = plot_relation(*pair, relation, channels=["sharpness"])
+    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert "− blurrier" in texts
+    assert "sharper +" in texts
+    labels = [label.get_text() for axes in figure.axes for label in axes.get_xticklabels()]
+    assert any("more than the reference" in label for label in labels)
+
+
+def test_the_data_drawn_is_the_data_given(pair, relation) -> None:  # type: ignore[no-untyped-def]
+    where = torch.rand(1, 1, 16, 24)
+    figure = plot_relation(*pair, relation, channels=["noise"], distance_map=where)
+    shown = {axes.get_title(loc="left"): axes.images[0] for axes in figure.axes if axes.images}
+    assert torch.equal(torch.tensor(shown["noise"].get_array().data), relation.maps[0, 1])
+    assert torch.equal(torch.tensor(shown["where they differ"].get_array().data), where[0, 0])
+    assert torch.allclose(torch.tensor(shown["image"].get_array()), pair[1][0].permute(1, 2, 0))
+
+
+def test_saves_without_pyplot(tmp_path: Path, pair, relation) -> None:  # type: ignore[no-untyped-def]
+    import sys
+
+    before = "matplotlib.pyplot" in sys.modules
+    plot_relation(*pair, relation).savefig(tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 10_000
+    assert ("matplotlib.pyplot" in sys.modules) == before
+
+
+@pytest.mark.parametrize("count", [0, 1, 13])
+def test_any_number_of_maps_and_grey_images(relation, count: int) -> None:  # type: ignore[no-untyped-def]
+    grey = torch.rand(1, 64, 96)
+    figure = plot_relation(grey, grey, relation, channels=count)
+    assert len(figure.axes) == 4 + count + (count > 0)
+
+
+def test_errors(pair, relation) -> None:  # type: ignore[no-untyped-def]
+    reference, image = pair
+    with pytest.raises(ValueError, match="unknown channels"):
+        plot_relation(reference, image, relation, channels=["sharpnes"])
+    with pytest.raises(ValueError, match="sizes differ"):
+        plot_relation(reference, image[..., :32], relation)
+    with pytest.raises(ValueError, match="the image must be 3×H×W"):
+        plot_relation(reference, image.repeat(2, 1, 1, 1), relation)
+    with pytest.raises(ValueError, match="one pair"):
+        plot_relation(reference, image, relation._replace(maps=relation.maps.repeat(2, 1, 1, 1)))
+
+
+def test_colourise_is_centred_on_zero_and_saturates() -> None:
+    values = torch.tensor([[-9.0, -0.5, 0.0, 0.5, 9.0]])
+    colours = (colourise(values, 0.5) * 255).round().int()[:, 0].T.tolist()
+    as_hex = ["#" + "".join(f"{c:02x}" for c in colour) for colour in colours]
+    assert as_hex == [DIVERGING[0], DIVERGING[0], DIVERGING[3], DIVERGING[-1], DIVERGING[-1]]
+    with pytest.raises(ValueError, match="h×w"):
+        colourise(torch.zeros(1, 2, 2), 1)
+    with pytest.raises(ValueError, match="positive"):
+        colourise(torch.zeros(2, 2), 0)
+
+
+def test_limit() -> None:
+    assert symmetric_limit(torch.zeros(3, 8, 8)) == MIN_LIMIT
+    assert symmetric_limit(torch.full((3, 8, 8), -0.4)) == pytest.approx(0.4)
+    assert symmetric_limit(torch.full((3, 8, 8), 4.0)) == 1.0
+    one_outlier = torch.full((1, 100, 100), 0.2)
+    one_outlier[0, 0, 0] = 1
+    assert symmetric_limit(one_outlier) == pytest.approx(0.2)
+
+
+def test_order_of_channels() -> None:
+    maps = torch.zeros(2, len(CHANNELS), 4, 4)
+    maps[0, 5], maps[1, 7] = 0.5, -0.8
+    assert strongest_channels(maps, 3) == (CHANNELS[7], CHANNELS[5], CHANNELS[0])
+    with pytest.raises(ValueError, match="must be"):
+        strongest_channels(maps[:, :3])
+    assert direction_words("noise") == ("noisier", "smoother")
+    assert direction_words("moire") == ("more moire", "less moire")

@@ -1,0 +1,125 @@
+"""Relations in words."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from relqa_loss.channels import CHANNEL_TABLE, CHANNELS
+from relqa_loss.words import IDENTICAL, MOST, NO_DIFFERENCE, changes, describe
+
+
+def maps(size: int = 16, **values: float) -> Tensor:
+    result = torch.zeros(len(CHANNELS), size, size)
+    for name, value in values.items():
+        result[CHANNELS.index(name)] = value
+    return result
+
+
+def test_amounts_and_directions() -> None:
+    assert describe(maps(sharpness=0.31)) == "sharper by 0.31"
+    assert describe(maps(sharpness=-0.31)) == "blurrier by 0.31"
+    assert (
+        describe(maps(noise=-0.42, sharpness=0.31, ringing=0.08))
+        == "smoother by 0.42 (texture or noise removed), sharper by 0.31, "
+        "slightly more ringing by 0.08"
+    )
+
+
+@pytest.mark.parametrize("channel", CHANNEL_TABLE, ids=lambda channel: channel.name)
+def test_every_channel_uses_its_words(channel) -> None:  # type: ignore[no-untyped-def]
+    assert describe(maps(**{channel.name: 0.5})).startswith(channel.more.split(",")[0] + " by 0.50")
+    assert describe(maps(**{channel.name: -0.5})).startswith(
+        channel.less.split(",")[0] + " by 0.50"
+    )
+
+
+def test_nothing_to_say() -> None:
+    assert describe(maps()) == IDENTICAL
+    assert describe(maps(noise=0.04, tint=-0.04)) == NO_DIFFERENCE
+    torch.manual_seed(0)
+    assert describe(0.05 * torch.randn(len(CHANNELS), 32, 32)) == NO_DIFFERENCE
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "place"),
+    [
+        (slice(0, 8), slice(0, 8), "in the upper left"),
+        (slice(8, 16), slice(0, 8), "in the lower left"),
+        (slice(2, 6), slice(10, 15), "in the upper right"),
+        (slice(0, 16), slice(8, 16), "in the right half"),
+        (slice(0, 8), slice(0, 16), "in the upper half"),
+        (slice(6, 10), slice(6, 10), "in the centre"),
+    ],
+)
+def test_positions(rows: slice, columns: slice, place: str) -> None:
+    one = maps()
+    one[CHANNELS.index("noise"), rows, columns] = 0.8
+    assert describe(one).endswith(place)
+    assert describe(one).startswith("noisier by 0.")
+
+
+def test_the_amount_is_that_of_the_place() -> None:
+    one = maps()
+    one[CHANNELS.index("noise"), :8, :8] = 0.4
+    assert describe(one) == "noisier by 0.40 in the upper left"
+
+
+def test_edges_and_flat_areas() -> None:
+    reference = torch.full((3, 128, 128), 0.3)
+    reference[:, :, 64:] = 0.7
+    near, away = maps(32), maps(32)
+    near[CHANNELS.index("ringing"), :, 15:17] = 0.3
+    away[CHANNELS.index("noise")] = 0.3
+    away[CHANNELS.index("noise"), :, 13:19] = 0
+    assert describe(near, reference) == "more ringing by 0.30 near edges"
+    # Flat areas are nearly all of this image: not worth naming.
+    assert describe(away, reference).startswith("noisier by 0.2")
+    assert "flat" not in describe(away, reference)
+    textured = reference.clone()
+    textured[:, :64] = torch.rand(3, 64, 128, generator=torch.Generator().manual_seed(0))
+    banding = maps(32)
+    banding[CHANNELS.index("banding"), 17:, :14] = 0.4
+    banding[CHANNELS.index("banding"), 17:, 18:] = 0.4
+    assert describe(banding, textured).endswith("in flat areas")
+
+
+def test_both_directions_in_different_places() -> None:
+    one = maps()
+    one[0, :, :8] = 0.3
+    one[0, :, 8:] = -0.4
+    assert describe(one) == "blurrier by 0.40 in the right half, sharper by 0.30 in the left half"
+
+
+def test_small_strong_spots_are_found() -> None:
+    one = maps(64)
+    for row, column in ((3, 3), (3, 60), (60, 3), (60, 60), (30, 31)):
+        one[CHANNELS.index("corruption"), row : row + 2, column : column + 2] = 0.9
+    assert describe(one) == "more corrupted by 0.90 in places"
+
+
+def test_only_the_strongest_are_named() -> None:
+    every = torch.linspace(0.2, 0.8, len(CHANNELS))[:, None, None].expand(-1, 8, 8)
+    found = changes(every)
+    assert len(found) == MOST
+    assert [change.channel for change in found] == list(reversed(CHANNELS))[:MOST]
+
+
+def test_unknown_channels_have_words() -> None:
+    assert describe(torch.full((1, 4, 4), 0.5), channels=["moire"]) == "more moire by 0.50"
+
+
+def test_shapes_are_checked() -> None:
+    with pytest.raises(ValueError, match="index a batch first"):
+        describe(torch.zeros(1, len(CHANNELS), 8, 8))
+    with pytest.raises(ValueError, match="one per channel"):
+        describe(torch.ones(3, 8, 8))
+    with pytest.raises(ValueError, match="3×H×W"):
+        describe(maps(noise=1), torch.zeros(1, 32, 32))
+
+
+def test_odd_sizes_and_gradients() -> None:
+    one = torch.full((len(CHANNELS), 13, 9), 0.2, requires_grad=True)
+    assert "by 0.20" in describe(one, torch.rand(3, 50, 35))
+    assert "by 0.20" in describe(torch.full((len(CHANNELS), 1, 1), 0.2), torch.rand(3, 4, 4))

@@ -1,0 +1,162 @@
+"""Batches: a function of seed, step and process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from relqa_loss.training.batches import Batches, Quantiles, collate
+from relqa_loss.training.objectives import Batch
+from relqa_loss.training.sets import IMAGES_PER_SET, RankedSet
+
+SIZE, CELLS, CHANNELS, MEMBERS = 16, 4, 13, 3
+
+
+class _Pool:
+    """Sets whose panel values and images tell their number; made in memory."""
+
+    def __init__(self, sets: int) -> None:
+        self.sets = [_set(index) for index in range(sets)]
+        self.read: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.sets)
+
+    def __getitem__(self, index: int) -> RankedSet:
+        self.read.append(index)
+        return self.sets[index]
+
+    def panel(self) -> Tensor:
+        return torch.cat([each.panel for each in self.sets])
+
+
+def _set(number: int) -> RankedSet:
+    generator = torch.Generator().manual_seed(number)
+    # Cells of one value each, so that maps and images can be compared after flips.
+    cells = torch.randint(
+        0, 128, (IMAGES_PER_SET, 1, CELLS, CELLS), generator=generator, dtype=torch.uint8
+    )
+    images = F.interpolate(cells, scale_factor=4.0).expand(-1, 3, -1, -1)
+    return RankedSet(
+        reference=images[0],
+        images=images,
+        maps=cells.to(torch.int8).expand(-1, CHANNELS, -1, -1),
+        panel=torch.rand(IMAGES_PER_SET, MEMBERS, generator=generator) + number,
+        order=torch.tensor([[1, 0], [-1, -1]]),
+        worse=torch.ones(IMAGES_PER_SET),
+    )
+
+
+def _batches(pool: Any, size: int = 4, seed: int = 0, **options: int) -> Batches:
+    return Batches(pool, size, seed, **options)
+
+
+def _numbers(batches: Batches, steps: range) -> list[int]:
+    """Numbers of the sets that some steps read."""
+    pool: Any = batches.pool
+    pool.read.clear()
+    for step in steps:
+        batches[step]
+    return list(pool.read)
+
+
+@pytest.fixture(scope="module")
+def pool() -> _Pool:
+    return _Pool(24)
+
+
+def _equal(first: Batch, second: Batch) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_same_step_same_batch(pool: _Pool) -> None:
+    first, second = _batches(pool), _batches(pool)
+    for step in (7, 0, 100):  # in any order, in any epoch
+        assert _equal(first[step], second[step])
+    assert _equal(first[7], second[7])
+    assert not _equal(first[0], first[1])
+    assert not _equal(first[0], _batches(pool, seed=1)[0])
+
+
+def test_an_epoch_sees_every_set_once(pool: _Pool) -> None:
+    batches = _batches(pool)
+    for epoch in range(3):
+        assert sorted(_numbers(batches, range(6 * epoch, 6 * epoch + 6))) == list(range(24))
+    assert _numbers(batches, range(6)) != _numbers(batches, range(6, 12))
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_see_disjoint_parts(pool: _Pool, world: int) -> None:
+    ranks = [_batches(pool, rank=rank, world=world) for rank in range(world)]
+    seen = [_numbers(each, range(24 // (4 * world))) for each in ranks]
+    assert sorted(number for part in seen for number in part) == list(range(24))
+    assert not _equal(ranks[0][0], ranks[1][0])
+
+
+def test_stride_leaves_even_sets_only(pool: _Pool) -> None:
+    numbers = _numbers(_batches(pool, stride=2), range(6))
+    assert sorted(numbers) == sorted([*range(0, 24, 2)] * 2)
+
+
+def test_values_and_shapes(pool: _Pool) -> None:
+    batch = _batches(pool)[0]
+    assert batch.reference.shape == (4, 3, SIZE, SIZE)
+    assert batch.images.shape == (4, IMAGES_PER_SET, 3, SIZE, SIZE)
+    assert batch.maps.shape == (4, IMAGES_PER_SET, CHANNELS, CELLS, CELLS)
+    for values in (batch.reference, batch.images, batch.ranks):
+        assert values.dtype == torch.float32
+        assert 0 <= float(values.min()) <= float(values.max()) <= 1
+    partners = batch.partner
+    assert bool((partners != torch.arange(IMAGES_PER_SET)).all())
+    assert 0 <= int(partners.min()) <= int(partners.max()) < IMAGES_PER_SET
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**40))
+def test_flips_move_maps_with_images(seed: int) -> None:
+    each = _set(0)
+    generator = torch.Generator().manual_seed(seed)
+    batch = collate([each], Quantiles(each.panel), generator)
+    cells = F.avg_pool2d(batch.images[0, :, :1] * 255, 4)
+    torch.testing.assert_close(batch.maps[0, :, :1] * 127, cells)
+    torch.testing.assert_close(batch.reference[0], batch.images[0, 0])
+
+
+def test_every_flip_and_turn_occurs() -> None:
+    each = _set(0)
+    seen = {
+        tuple(
+            collate([each], Quantiles(each.panel), torch.Generator().manual_seed(seed))
+            .reference[0, 0, ::4, ::4]
+            .flatten()
+            .tolist()
+        )
+        for seed in range(100)
+    }
+    assert len(seen) == 8
+
+
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=50))
+def test_quantiles_keep_order_and_range(values: list[float]) -> None:
+    column = torch.tensor(values)[:, None]
+    ranks = Quantiles(column)(column)[:, 0]
+    assert 0 <= float(ranks.min()) <= float(ranks.max()) <= 1
+    order = column[:, 0].argsort()
+    assert bool((ranks[order].diff() >= 0).all())
+    # Ties share a quantile.
+    for value in column[:, 0].unique():
+        assert len(ranks[column[:, 0] == value].unique()) == 1
+
+
+def test_quantiles_are_taken_per_member() -> None:
+    values = torch.stack([torch.arange(100.0), 1000 - torch.arange(100.0)], 1)
+    quantiles = Quantiles(values)
+    torch.testing.assert_close(quantiles(values).sum(1), torch.ones(100))
+    assert quantiles(torch.tensor([[-1.0, 2000.0]])).tolist() == [[0.0, 1.0]]
+    assert quantiles(values.view(10, 10, 2)).shape == (10, 10, 2)

@@ -1,0 +1,299 @@
+"""The training loop: exact resumption after a kill, refusals, logs, several processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.utils.tensorboard  # importing these draws from the global generator
+from lightning.fabric import Fabric  # noqa: F401
+from safetensors.torch import load_file
+
+from relqa_loss.network import ParityNetwork, load_pretrained
+from relqa_loss.training.checkpoint import checkpoint_path, load_checkpoint
+from relqa_loss.training.config import TrainConfig
+from relqa_loss.training.loop import Progress, TrainResult, train
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = TrainConfig(
+    steps=12, sets=32, validation_sets=32, crop=64, batch=2, validate_every=4, seed=5
+)
+
+
+def _script(path: Path) -> Path:
+    settings = {
+        name: getattr(CONFIG, name)
+        for name in ("steps", "sets", "validation_sets", "crop", "batch", "validate_every", "seed")
+    }
+    path.write_text(
+        f"""
+import os, signal, sys
+from pathlib import Path
+
+from relqa_loss.training.config import TrainConfig
+from relqa_loss.training.loop import Progress, train
+
+photos, out, pool_folder, kill_at, devices = sys.argv[1:]
+
+
+def on_step(step, steps, losses):
+    if step == int(kill_at):
+        os.kill(os.getpid(), signal.SIGKILL)  # no chance to clean up
+
+
+if __name__ == "__main__":
+    train(
+        Path(photos),
+        Path(out),
+        TrainConfig(**{settings!r}),
+        pool_folder=Path(pool_folder),
+        accelerator="cpu",
+        devices=int(devices),
+        progress=Progress(step=on_step),
+    )
+"""
+    )
+    return path
+
+
+def _run_script(
+    folder: Path, photos: Path, out: Path, pools: Path, kill_at: int = -1, devices: int = 1
+) -> subprocess.CompletedProcess[str]:
+    script = _script(folder / "run.py")
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    arguments = (photos, out, pools, kill_at, devices)
+    return subprocess.run(
+        [sys.executable, str(script), *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+class _Whole:
+    """One run from beginning to end, and what was seen of it."""
+
+    def __init__(self, folder: Path, photos: Path) -> None:
+        self.pools, self.logs = folder / "pools", folder / "logs"
+        self.out = folder / "new" / "whole.safetensors"
+        self.losses: list[Mapping[str, float]] = []
+        self.validations: list[int] = []
+        torch.manual_seed(123)
+        random.seed(123)
+        before = _random_state()
+        self.result: TrainResult = train(
+            photos,
+            self.out,
+            CONFIG,
+            pool_folder=self.pools,
+            logs=self.logs,
+            accelerator="cpu",
+            command="a command",
+            commit="a commit",
+            progress=Progress(
+                step=lambda step, steps, losses: self.losses.append(losses),
+                validation=lambda step, figures: self.validations.append(step),
+            ),
+        )
+        self.random_state_kept = all(map(np.array_equal, before, _random_state()))
+
+
+def _random_state() -> list[object]:
+    kind, keys, position, *_ = np.random.get_state()  # noqa: NPY002
+    assert kind == "MT19937"
+    return [torch.random.get_rng_state().numpy(), keys, position, random.getstate()[1]]
+
+
+@pytest.fixture(scope="module")
+def whole(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> _Whole:
+    return _Whole(tmp_path_factory.mktemp("run"), photos)
+
+
+def test_weights_are_written_and_can_be_used(whole: _Whole) -> None:
+    assert whole.result.finished
+    assert whole.result.step == CONFIG.steps
+    network = load_pretrained(whole.out)
+    assert 0 < network.floor < float("inf")
+    image = torch.rand(1, 3, 32, 32)
+    assert float(network(image, image).distance) == 0
+    # Training did something.
+    with torch.random.fork_rng():
+        torch.manual_seed(CONFIG.seed)
+        start = ParityNetwork(CONFIG.network).state_dict()
+    assert not all(torch.equal(start[k], v) for k, v in load_file(whole.out).items())
+
+
+def test_manifest_tells_how_the_weights_were_made(whole: _Whole) -> None:
+    record = json.loads(whole.out.with_suffix(".json").read_text("utf-8"))
+    training = record["training"]
+    assert whole.result.record is not None
+    assert record["sha256"] == whole.result.record.sha256
+    assert training["command"] == "a command"
+    assert training["commit"] == "a commit"
+    assert training["config"]["steps"] == CONFIG.steps
+    assert training["photos"]["train"]["count"] == 2
+    assert training["photos"]["val"]["count"] == 1
+    assert set(training["validation"]) == set(whole.result.figures)
+
+
+def test_progress_is_reported(whole: _Whole) -> None:
+    assert len(whole.losses) == CONFIG.steps
+    assert all(np.isfinite(value) for losses in whole.losses for value in losses.values())
+    assert whole.validations == [4, 8, 12]
+
+
+def test_global_random_state_is_left_alone(whole: _Whole) -> None:
+    assert whole.random_state_kept
+
+
+def test_tensorboard_log_holds_losses_and_figures(whole: _Whole) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(whole.logs / "whole"))
+    events.Reload()
+    tags = set(events.Tags()["scalars"])
+    assert {"loss/total", "loss/maps", "val/srcc_panel"} <= tags
+    assert [event.step for event in events.Scalars("val/srcc_panel")] == whole.validations
+
+
+def test_killed_and_resumed_gives_the_same_weights(
+    whole: _Whole, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "killed.safetensors"
+    killed = _run_script(tmp_path, photos, out, whole.pools, kill_at=6)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not out.exists()
+    state = load_checkpoint(checkpoint_path(out), CONFIG.to_dict())
+    assert state["step"] == 4  # two further steps are lost and must be made again alike
+    steps: list[int] = []
+    result = train(
+        photos,
+        out,
+        CONFIG,
+        pool_folder=whole.pools,
+        resume=True,
+        accelerator="cpu",
+        progress=Progress(step=lambda step, total, losses: steps.append(step)),
+    )
+    assert result.finished
+    assert steps == list(range(5, CONFIG.steps + 1))
+    assert out.read_bytes() == whole.out.read_bytes()
+    assert result.figures == whole.result.figures
+    first, second = (torch.load(checkpoint_path(path)) for path in (whole.out, out))
+    for part in ("objectives", "averaged"):
+        assert all(torch.equal(first[part][key], second[part][key]) for key in first[part])
+
+
+def test_time_limit_stops_with_a_checkpoint(whole: _Whole, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "short.safetensors"
+    result = train(photos, out, CONFIG, pool_folder=whole.pools, minutes=0.0, accelerator="cpu")
+    assert not result.finished
+    assert result.step == 1
+    assert out.is_file()
+    assert load_checkpoint(checkpoint_path(out), CONFIG.to_dict())["step"] == 1
+
+
+def _train(photos: Path, out: Path, whole: _Whole, **options: object) -> TrainResult:
+    options = {"config": CONFIG, "pool_folder": whole.pools, "accelerator": "cpu", **options}
+    return train(photos, out, **options)  # type: ignore[arg-type]
+
+
+def test_existing_files_are_not_overwritten(whole: _Whole, photos: Path, tmp_path: Path) -> None:
+    content = whole.out.read_bytes()
+    with pytest.raises(ValueError, match="exists; choose another --out, or --resume"):
+        _train(photos, whole.out, whole)
+    assert whole.out.read_bytes() == content
+    out = tmp_path / "only.safetensors"
+    checkpoint_path(out).write_bytes(b"a checkpoint of somebody")
+    with pytest.raises(ValueError, match=r"only\.ckpt exists"):
+        _train(photos, out, whole)
+    assert checkpoint_path(out).read_bytes() == b"a checkpoint of somebody"
+
+
+def test_nothing_to_resume_is_an_error(whole: _Whole, photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nothing to resume"):
+        _train(photos, tmp_path / "new.safetensors", whole, resume=True)
+
+
+def test_resuming_with_other_settings_is_refused(whole: _Whole, photos: Path) -> None:
+    before = whole.out.read_bytes(), checkpoint_path(whole.out).read_bytes()
+    with pytest.raises(ValueError, match=r"other settings \(rate differ\)"):
+        _train(photos, whole.out, whole, resume=True, config=replace(CONFIG, rate=1e-3))
+    assert (whole.out.read_bytes(), checkpoint_path(whole.out).read_bytes()) == before
+
+
+def test_damaged_checkpoint_is_named(whole: _Whole, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "damaged.safetensors"
+    checkpoint_path(out).write_bytes(checkpoint_path(whole.out).read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"damaged\.ckpt cannot be read"):
+        _train(photos, out, whole, resume=True)
+
+
+def test_other_suffixes_are_refused(whole: _Whole, photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"must end in \.safetensors"):
+        _train(photos, tmp_path / "weights.pt", whole)
+
+
+def test_unknown_excluded_operator_is_refused(whole: _Whole, photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="gausian_blur"):
+        _train(
+            photos,
+            tmp_path / "x.safetensors",
+            whole,
+            config=replace(CONFIG, exclude=("gausian_blur",)),
+        )
+
+
+def test_folder_without_photographs_is_refused(whole: _Whole, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(ValueError, match="no usable photograph"):
+        _train(empty, tmp_path / "x.safetensors", whole)
+
+
+@pytest.mark.parametrize(
+    "change", [{"crop": 70}, {"crop": 48}, {"steps": 0}, {"batch": 0}], ids=str
+)
+def test_impossible_settings_are_refused(change: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=next(iter(change))):
+        replace(CONFIG, **change)  # type: ignore[arg-type]
+
+
+def test_initial_weights_are_the_start(whole: _Whole, photos: Path, tmp_path: Path) -> None:
+    seen: list[float] = []
+    _train(
+        photos,
+        tmp_path / "tuned.safetensors",
+        whole,
+        initial=whole.out,
+        minutes=0.0,
+        progress=Progress(step=lambda step, total, losses: seen.append(losses["total"])),
+    )
+    assert seen[0] < whole.losses[0]["total"]
+    other = replace(CONFIG, network=replace(CONFIG.network, judgement_width=8))
+    with pytest.raises(ValueError, match="does not fit"):
+        _train(photos, tmp_path / "b.safetensors", whole, initial=whole.out, config=other)
+
+
+@pytest.mark.slow
+def test_two_processes_train_together(whole: _Whole, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "two.safetensors"
+    run = _run_script(tmp_path, photos, out, whole.pools, devices=2)
+    assert run.returncode == 0, run.stderr
+    network = load_pretrained(out)
+    assert bool(torch.isfinite(network(*torch.rand(2, 1, 3, 32, 32)).distance))
+    assert load_checkpoint(checkpoint_path(out), CONFIG.to_dict())["step"] == CONFIG.steps
+    # Twice as many sets a step: not the run of one process.
+    assert out.read_bytes() != whole.out.read_bytes()

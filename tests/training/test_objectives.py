@@ -1,0 +1,229 @@
+"""The terms of the training objective: what each of them rewards."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from torch import Tensor
+
+from relqa_loss.channels import CHANNELS
+from relqa_loss.network import NetworkConfig, ParityNetwork
+from relqa_loss.training.objectives import (
+    Batch,
+    Objectives,
+    ObjectiveWeights,
+    _certain_loss,
+    _consensus_loss,
+    _direction_loss,
+    _map_loss,
+    _relative_loss,
+    _type_loss,
+    consensus,
+    log_distance,
+)
+from relqa_loss.training.sets import IMAGES_PER_SET, NO_ORDER
+
+SLOPE = torch.tensor(2.0)
+# On a grid, so that gaps are either none or clear of rounding.
+RANKS = arrays("float64", (5, 4), elements=st.integers(0, 64).map(lambda value: value / 64))
+
+
+@settings(deadline=None)
+@given(RANKS)
+def test_consensus_is_an_order_with_a_confidence(values) -> None:  # type: ignore[no-untyped-def]
+    sign, confidence = consensus(torch.from_numpy(values))
+    assert torch.equal(sign, -sign.T)
+    assert torch.equal(confidence, confidence.T)
+    assert 0 <= float(confidence.min()) <= float(confidence.max()) <= 1
+    assert not bool(confidence.diagonal().any())
+    assert bool((confidence[sign == 0] == 0).all())
+
+
+@settings(deadline=None)
+@given(RANKS, st.permutations(range(4)))
+def test_no_member_of_the_panel_is_special(values, order: list[int]) -> None:  # type: ignore[no-untyped-def]
+    ranks = torch.from_numpy(values)
+    torch.testing.assert_close(consensus(ranks), consensus(ranks[:, order]))
+
+
+@settings(deadline=None)
+@given(RANKS)
+def test_split_panels_do_not_count_and_unanimous_ones_do(values) -> None:  # type: ignore[no-untyped-def]
+    ranks = torch.from_numpy(values)
+    gaps = ranks[:, None] - ranks[None]
+    _, confidence = consensus(ranks)
+    split = gaps.sign().sum(-1).abs() <= 1
+    assert not bool(confidence[split].any())
+    clear = (gaps > 0.05).all(-1)
+    assert bool((confidence[clear] == 1).all())
+
+
+def test_consensus_reads_row_against_column() -> None:
+    sign, confidence = consensus(torch.tensor([[0.9, 0.8, 0.9, 0.95], [0.1, 0.2, 0.3, 0.1]]))
+    assert float(sign[0, 1]) == 1  # the row is the worse one
+    assert float(confidence[0, 1]) == 1
+    near = torch.tensor([[0.51, 0.52, 0.51, 0.51], [0.5, 0.51, 0.5, 0.5]])
+    assert 0 < float(consensus(near)[1][0, 1]) < 0.5
+
+
+def test_ladder_is_cheaper_in_the_right_order() -> None:
+    order = torch.tensor([[[1, 0], [2, 1], [NO_ORDER, NO_ORDER]]])
+    right = _certain_loss(torch.tensor([[0.1, 0.2, 0.4]]), order, SLOPE)
+    equal = _certain_loss(torch.tensor([[0.2, 0.2, 0.2]]), order, SLOPE)
+    wrong = _certain_loss(torch.tensor([[0.4, 0.2, 0.1]]), order, SLOPE)
+    assert float(right) < float(equal) < float(wrong)
+
+
+def test_gaps_in_the_order_do_not_count() -> None:
+    distance = torch.rand(2, 3).requires_grad_()
+    nothing = torch.full((2, 4, 2), NO_ORDER)
+    loss = _certain_loss(distance, nothing, SLOPE)
+    assert float(loss.detach()) == 0
+    loss.backward()
+    assert distance.grad is not None
+    assert not bool(distance.grad.any())
+    order = torch.tensor([[[1, 0]], [[2, 1]]])
+    padded = torch.cat([order, torch.full((2, 3, 2), NO_ORDER)], 1)
+    torch.testing.assert_close(
+        _certain_loss(distance, padded, SLOPE), _certain_loss(distance, order, SLOPE)
+    )
+
+
+def test_consensus_loss_is_cheaper_in_the_panels_order() -> None:
+    ranks = torch.tensor([[0.1] * 4, [0.5] * 4, [0.9] * 4])
+    right = _consensus_loss(torch.tensor([0.1, 0.2, 0.4]), ranks, SLOPE)
+    wrong = _consensus_loss(torch.tensor([0.4, 0.2, 0.1]), ranks, SLOPE)
+    assert float(right) < float(wrong)
+
+
+def test_consensus_loss_ignores_a_split_panel() -> None:
+    ranks = torch.tensor([[0.1, 0.9, 0.1, 0.9], [0.9, 0.1, 0.9, 0.1]])
+    assert float(_consensus_loss(torch.tensor([0.1, 0.9]), ranks, SLOPE)) == 0
+
+
+def test_losses_push_distances_apart() -> None:
+    distance = torch.tensor([[0.3, 0.3]]).requires_grad_()
+    _certain_loss(distance, torch.tensor([[[1, 0]]]), SLOPE).backward()
+    assert distance.grad is not None
+    assert float(distance.grad[0, 0]) > 0 > float(distance.grad[0, 1])
+
+
+def test_map_loss_is_zero_at_the_target_and_counts_distorted_cells_more() -> None:
+    target = torch.zeros(1, len(CHANNELS), 4, 4)
+    target[:, 0] = 0.5
+    assert float(_map_loss(target, target)) == 0
+    missed = target.clone()
+    missed[:, 0] = 0.4
+    invented = target.clone()
+    invented[:, 1] = 0.1
+    assert float(_map_loss(missed, target)) > float(_map_loss(invented, target)) > 0
+    assert float(_map_loss(-target, target)) > float(_map_loss(0 * target, target))
+
+
+def test_type_loss_wants_the_right_channel_to_lead() -> None:
+    target = torch.zeros(1, len(CHANNELS), 4, 4)
+    target[:, 2, :2] = -0.5
+    wrong = target.roll(1, dims=1)
+    right_loss, wrong_loss = _type_loss(target, target), _type_loss(wrong, target)
+    assert float(right_loss) < float(_type_loss(0 * target, target)) < float(wrong_loss)
+    # The type is a matter of magnitude; the sign is left to the maps' own loss.
+    torch.testing.assert_close(_type_loss(-target, target), right_loss)
+    # Undistorted cells have no type.
+    elsewhere = target.clone()
+    elsewhere[:, 5, 2:] = 0.9
+    torch.testing.assert_close(_type_loss(elsewhere, target), right_loss)
+    assert float(_type_loss(target, 0 * target)) == 0
+
+
+def test_direction_loss_wants_worse_images_below_zero() -> None:
+    worse, distance = torch.tensor([1.0, 0.0]), torch.tensor([1.0, 1.0])
+    low = _direction_loss(torch.tensor([-0.9, 0.9]), distance, worse)
+    high = _direction_loss(torch.tensor([0.9, 0.9]), distance, worse)
+    assert float(low) < float(high)
+    assert float(_direction_loss(torch.tensor([0.9, 0.9]), distance, 0 * worse)) == 0
+
+
+def test_relative_loss_wants_a_positive_direction_towards_the_better_image() -> None:
+    ranks = torch.tensor([[0.9] * 4, [0.1] * 4])  # image 0 is the worse one
+    first, second = torch.tensor([0, 1]), torch.tensor([1, 0])
+    right = _relative_loss(torch.tensor([0.8, -0.8]), ranks, first, second)
+    wrong = _relative_loss(torch.tensor([-0.8, 0.8]), ranks, first, second)
+    assert float(right) < float(wrong)
+
+
+@settings(deadline=None)
+@given(st.floats(0, 1e3), st.floats(0, 1e3))
+def test_log_distance_rises_and_is_finite_at_identity(a: float, b: float) -> None:
+    low, high = log_distance(torch.tensor(sorted((a, b)), dtype=torch.float64))
+    assert float(low) <= float(high)
+    assert bool(torch.isfinite(low))
+
+
+def _batch(sets: int = 2, size: int = 32) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+
+    def rand(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator)
+
+    images = IMAGES_PER_SET
+    return Batch(
+        reference=rand(sets, 3, size, size),
+        images=rand(sets, images, 3, size, size),
+        maps=rand(sets, images, len(CHANNELS), size // 4, size // 4) - 0.5,
+        ranks=rand(sets, images, 1).expand(-1, -1, 4),
+        order=torch.tensor([[1, 0], [2, 1], [2, 0], [NO_ORDER, NO_ORDER]]).repeat(sets, 1, 1),
+        worse=torch.ones(sets, images),
+        partner=(torch.arange(images)[None] + 1).repeat(sets, 1) % images,
+    )
+
+
+@pytest.fixture
+def objectives() -> Objectives:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Objectives(ParityNetwork(NetworkConfig()))
+
+
+def test_total_is_the_weighted_sum_of_its_terms(objectives: Objectives) -> None:
+    terms = objectives(_batch())
+    weights = ObjectiveWeights()
+    expected = sum(
+        getattr(weights, name) * value for name, value in terms.items() if name != "total"
+    )
+    torch.testing.assert_close(terms["total"], expected)
+    assert all(bool(torch.isfinite(value)) for value in terms.values())
+
+
+def test_every_parameter_takes_part(objectives: Objectives) -> None:
+    # Distributed training waits for the gradient of every parameter at every step.
+    objectives(_batch())["total"].backward()
+    missing = [name for name, value in objectives.named_parameters() if value.grad is None]
+    assert missing == []
+    assert all(bool(torch.isfinite(v.grad).all()) for v in objectives.parameters())  # type: ignore[arg-type]
+
+
+def test_identical_images_train_without_nan(objectives: Objectives) -> None:
+    batch = _batch()
+    same = batch.reference[:, None].expand(-1, IMAGES_PER_SET, -1, -1, -1)
+    terms = objectives(batch._replace(images=same, maps=0 * batch.maps))
+    terms["total"].backward()
+    # Not exactly zero: convolutions round differently in batches of different sizes.
+    assert float(terms["path"].detach()) < 1e-6
+    assert float(terms["maps"].detach()) < 1e-6
+    assert all(bool(torch.isfinite(v.grad).all()) for v in objectives.parameters())  # type: ignore[arg-type]
+
+
+def test_a_few_steps_lower_the_total(objectives: Objectives) -> None:
+    batch = _batch()
+    optimiser = torch.optim.AdamW(objectives.parameters(), lr=1e-3)
+    values = []
+    for _ in range(8):
+        total = objectives(batch)["total"]
+        total.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        values.append(float(total.detach()))
+    assert values[-1] < values[0]

@@ -1,0 +1,117 @@
+"""Finding, reading and cropping photographs."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from relqa_loss.training.photos import find_photos, random_crop, read_photo
+
+
+def _save(path: Path, size: tuple[int, int] = (48, 40), seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_folder_without_readable_images_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no photograph")
+    (tmp_path / "broken.jpg").write_bytes(b"not a JPEG")
+    with pytest.raises(ValueError, match=r"no usable photograph.*1 could not be read") as error:
+        find_photos(tmp_path)
+    assert str(tmp_path) in str(error.value)
+
+
+def test_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is not a folder") as error:
+        find_photos(tmp_path / "nowhere")
+    assert "nowhere" in str(error.value)
+
+
+def test_unreadable_files_are_skipped_counted_and_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = [_save(tmp_path / "a.png"), _save(tmp_path / "deep" / "b.jpg", seed=1)]
+    truncated = _save(tmp_path / "c.png", seed=2)
+    truncated.write_bytes(truncated.read_bytes()[:300])
+    small = _save(tmp_path / "small.png", (31, 200))
+    with caplog.at_level(logging.WARNING):
+        found = find_photos(tmp_path, least_side=32)
+    assert found.files == tuple(sorted(good))
+    assert set(found.skipped) == {truncated, small}
+    assert str(truncated) in caplog.text
+    assert "2 of 4 photographs were skipped" in caplog.text
+
+
+def test_manifest_decides_the_split(tmp_path: Path) -> None:
+    for index, name in enumerate(("one.png", "two.png", "three.png")):
+        _save(tmp_path / name, seed=index)
+    _save(tmp_path / "unlisted.png", seed=9)
+    (tmp_path / "MANIFEST.csv").write_text(
+        "file,split\none.png,train\ntwo.png,val\nthree.png,train\n"
+    )
+    names = {
+        split: {path.name for path in find_photos(tmp_path, split).files}
+        for split in ("train", "val", None)
+    }
+    assert names["train"] == {"one.png", "three.png"}
+    assert names["val"] == {"two.png"}
+    assert names[None] == {"one.png", "two.png", "three.png"}
+
+
+def test_missing_file_of_a_manifest_is_skipped(tmp_path: Path) -> None:
+    _save(tmp_path / "there.png")
+    (tmp_path / "MANIFEST.csv").write_text("file,split\nthere.png,train\ngone.png,train\n")
+    found = find_photos(tmp_path, "train")
+    assert [path.name for path in found.skipped] == ["gone.png"]
+
+
+def test_without_a_manifest_the_split_is_a_partition_by_name(tmp_path: Path) -> None:
+    for index in range(30):
+        _save(tmp_path / f"photo{index}.png", seed=index)
+    train, val = (set(find_photos(tmp_path, split).files) for split in ("train", "val"))
+    assert not train & val
+    assert len(train | val) == 30
+    assert 0 < len(val) < 12
+
+
+def test_fingerprint_changes_with_content_and_name_only(tmp_path: Path) -> None:
+    first, second, third = (tmp_path / name for name in "abc")
+    for folder in (first, second):
+        _save(folder / "x.png", seed=1)
+        _save(folder / "y.png", seed=2)
+    assert find_photos(first).fingerprint == find_photos(second).fingerprint
+    _save(second / "y.png", seed=3)
+    _save(third / "x.png", seed=1)
+    _save(third / "z.png", seed=2)
+    prints = {find_photos(folder).fingerprint for folder in (first, second, third)}
+    assert len(prints) == 3
+
+
+def test_read_photo_gives_rgb_in_range(tmp_path: Path) -> None:
+    path = tmp_path / "grey.png"
+    Image.fromarray(np.full((40, 50), 51, dtype=np.uint8)).save(path)
+    photo = read_photo(path)
+    assert photo.shape == (3, 40, 50)
+    torch.testing.assert_close(photo, torch.full((3, 40, 50), 0.2))
+
+
+def test_random_crop_is_8_bit_seeded_and_as_large_as_asked() -> None:
+    photo = torch.rand(3, 70, 90, generator=torch.Generator().manual_seed(0))
+    crops = [random_crop(photo, 64, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    assert crops[0].shape == (3, 64, 64)
+    assert torch.equal(crops[0], crops[1])
+    assert not torch.equal(crops[0], crops[2])
+    assert torch.equal((crops[0] * 255).round() / 255, crops[0])
+    assert 0 <= float(crops[0].min()) <= float(crops[0].max()) <= 1
+
+
+def test_random_crop_enlarges_what_is_too_small() -> None:
+    crop = random_crop(torch.rand(3, 40, 60), 64, torch.Generator().manual_seed(0))
+    assert crop.shape == (3, 64, 64)

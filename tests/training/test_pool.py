@@ -1,0 +1,110 @@
+"""Pools of ranked sets on disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from relqa_loss.distortions import DistortionEngine
+from relqa_loss.training import pool as pool_module
+from relqa_loss.training.pool import SETS_PER_SHARD, Pool
+from relqa_loss.training.sets import IMAGES_PER_SET, RankedSet, SetMaker
+
+
+def _equal(first: RankedSet, second: RankedSet) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_a_set_depends_on_its_index_alone(pool: Pool) -> None:
+    # Made out of order and in another process than the pool's.
+    last, first = pool.spec.make_set(37), pool.spec.make_set(0)
+    assert _equal(first, pool[0])
+    assert _equal(last, pool[37])
+    assert not torch.equal(first.reference, last.reference)
+
+
+def test_seed_changes_the_sets(pool: Pool) -> None:
+    other = replace(pool.spec, seed=1)
+    assert other.key != pool.spec.key
+    assert not torch.equal(other.make_set(0).images, pool[0].images)
+
+
+def test_key_follows_content_not_place(pool: Pool) -> None:
+    spec = pool.spec
+    assert replace(spec, photos=("elsewhere/astronaut.png",)).key == spec.key
+    for change in (
+        {"fingerprint": "other"},
+        {"operators": spec.operators[:-1]},
+        {"held_out": ()},
+        {"crop": 96},
+        {"members": spec.members[:-1]},
+    ):
+        assert replace(spec, **change).key != spec.key  # type: ignore[arg-type]
+
+
+def test_an_interrupted_pool_is_completed_identically(pool: Pool, tmp_path: Path) -> None:
+    folder = tmp_path / pool.spec.key
+    shutil.copytree(pool.folder, folder)
+    lost, kept = sorted(folder.iterdir())
+    whole = lost.read_bytes()
+    lost.unlink()
+    before = os.stat(kept)
+    resumed = Pool(pool.spec, tmp_path, 2 * SETS_PER_SHARD)
+    assert resumed.missing() == [0]
+    calls: list[tuple[int, int]] = []
+    resumed.fill(workers=1, progress=lambda done, total: calls.append((done, total)))
+    assert resumed.missing() == []
+    assert calls == [(2, 2)]
+    assert lost.read_bytes() == whole
+    after = os.stat(kept)
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert sorted(folder.iterdir()) == [lost, kept]
+
+
+def test_a_filled_pool_is_not_made_again(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(pool_module, "ProcessPoolExecutor", fail)
+    pool.fill(workers=1)
+
+
+def test_length_is_rounded_up_to_shards(pool: Pool, tmp_path: Path) -> None:
+    assert len(Pool(pool.spec, tmp_path, 1)) == SETS_PER_SHARD
+    assert len(Pool(pool.spec, tmp_path, SETS_PER_SHARD + 1)) == 2 * SETS_PER_SHARD
+    assert pool.panel().shape == (len(pool) * IMAGES_PER_SET, len(pool.spec.members))
+
+
+def test_held_out_operators_are_absent_from_even_sets(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[str, ...]] = []
+
+    def maker(operators: tuple[str, ...], members: tuple[str, ...]) -> object:
+        drawn.append(operators)
+        return lambda crop, seed: None
+
+    monkeypatch.setattr(pool_module, "SetMaker", maker)
+    for index in range(4):
+        pool.spec.make_set(index)
+    held_out = set(pool.spec.held_out)
+    assert held_out
+    for even in drawn[::2]:
+        assert set(even) == set(pool.spec.operators) - held_out
+    for odd in drawn[1::2]:
+        assert set(odd) == set(pool.spec.operators)
+
+
+def test_a_set_maker_draws_its_operators_only(pool: Pool) -> None:
+    allowed = tuple(name for name in pool.spec.operators if name not in pool.spec.held_out)
+    engine = DistortionEngine(allowed)
+    used = set()
+    for seed in range(100):
+        for recipe in SetMaker._recipes(engine, seed, torch.Generator().manual_seed(seed)):
+            used |= {step.operator for step in recipe.steps}
+    assert used == set(allowed)
