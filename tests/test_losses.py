@@ -270,7 +270,7 @@ def test_per_sample_gradients(loss: Loss) -> None:
     for index in range(3):
         alone = torch.func.grad(one)(weights, noisy[index], target[index])
         for name, value in alone.items():
-            torch.testing.assert_close(together[name][index], value, rtol=1e-4, atol=1e-7)
+            torch.testing.assert_close(together[name][index], value, rtol=1e-4, atol=1e-6)
 
 
 def test_compiles_as_one_graph(loss: Loss) -> None:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relqa_loss.distortions import DistortionEngine
-from relqa_loss.network.model import ParityNetwork
+from relqa_loss.network.model import ParityNetwork, Relation
 from relqa_loss.training.panel import panel_values
 from relqa_loss.training.validation import spearman
 
@@ -21,10 +21,12 @@ def badness_columns(network: ParityNetwork) -> dict[str, Column]:
     """What is compared with the metrics: our distance and score, and two familiar baselines."""
 
     def distance(reference: Tensor, images: Tensor) -> Tensor:
-        return network(reference.expand_as(images), images).distance
+        relation: Relation = network(reference.expand_as(images), images)
+        return relation.distance
 
     def score(reference: Tensor, images: Tensor) -> Tensor:
-        return -network(reference.expand_as(images), images).score
+        relation: Relation = network(reference.expand_as(images), images)
+        return -relation.score
 
     def psnr(reference: Tensor, images: Tensor) -> Tensor:
         error = (images - reference).square().mean((1, 2, 3))
@@ -34,7 +36,8 @@ def badness_columns(network: ParityNetwork) -> dict[str, Column]:
         import piq
 
         half = F.avg_pool2d(reference.expand_as(images), 2)
-        return 1 - piq.ssim(F.avg_pool2d(images, 2), half, reduction="none")  # type: ignore[operator]
+        similarity: Tensor = piq.ssim(F.avg_pool2d(images, 2), half, reduction="none")
+        return 1 - similarity
 
     return {"distance": distance, "score": score, "PSNR": psnr, "SSIM": ssim}
 

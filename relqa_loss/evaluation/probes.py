@@ -11,6 +11,7 @@ from torch import Tensor
 
 from relqa_loss.distortions import MASK_KINDS, DistortionEngine, Recipe, Step, get_operator
 from relqa_loss.network.model import ParityNetwork
+from relqa_loss.training.validation import mean_ranks
 
 LEVELS: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
 """Severities of the ladders."""
@@ -127,10 +128,7 @@ def auroc(scores: Tensor, positive: Tensor) -> float:
     ones, zeros = int(labels.sum()), int((~labels).sum())
     if ones == 0 or zeros == 0:
         return float("nan")
-    _, inverse, counts = flat.unique(return_inverse=True, return_counts=True)
-    ends = counts.cumsum(0).double()
-    ranks = (ends - (counts - 1) / 2)[inverse]
-    return float((ranks[labels].sum() - ones * (ones + 1) / 2) / (ones * zeros))
+    return float((mean_ranks(flat)[labels].sum() - ones * (ones + 1) / 2) / (ones * zeros))
 
 
 def path_inconsistency(network: ParityNetwork, photo: Tensor, seed: int) -> tuple[float, float]:

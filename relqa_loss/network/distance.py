@@ -13,6 +13,7 @@ depends on the weights' values.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -120,13 +121,14 @@ class RadialDistance(nn.Module):
             torch.cat([magnitudes[2], bands[1]], 1),
             torch.cat([magnitudes[3], bands[2]], 1),
         ]
-        coarser: Tensor | None = None
-        density: Tensor | None = None
+        visible: Tensor | None = None
+        density = error.new_zeros(())
         for level in (2, 1, 0):
-            judgement = self.judgements[level]
-            coarser = judgement(gathered[level], reference[level + 1], coarser)
-            own = judgement.density(coarser) + self.floor * bands[level].sum(1, keepdim=True)
-            density = own if density is None else own + _up(density)
+            judgement = cast(_Judgement, self.judgements[level])
+            visible = judgement(gathered[level], reference[level + 1], visible)
+            density = density + judgement.density(visible)
+            density = density + self.floor * bands[level].sum(1, keepdim=True)
+            density = _up(density) if level else density
         return density
 
 

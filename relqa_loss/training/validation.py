@@ -68,11 +68,12 @@ def validate(
 
 def spearman(a: Tensor, b: Tensor) -> float:
     """Spearman's rank correlation of two vectors (ties by their mean rank)."""
-    ranks = torch.stack([_ranks(a), _ranks(b)])
+    ranks = torch.stack([mean_ranks(a), mean_ranks(b)])
     return float(torch.corrcoef(ranks)[0, 1])
 
 
-def _ranks(values: Tensor) -> Tensor:
+def mean_ranks(values: Tensor) -> Tensor:
+    """Ranks from 1, ties by their mean."""
     inverse: Tensor
     counts: Tensor
     _, inverse, counts = torch.unique(values.double(), return_inverse=True, return_counts=True)
