@@ -24,6 +24,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--sets", type=int, default=3072, help="ranked sets in the pool")
     parser.add_argument("--validation-sets", type=int, default=64)
     parser.add_argument("--batch", type=int, default=4, help="sets per step and process")
+    parser.add_argument(
+        "--unjudged-sets", type=int, default=0, help="further sets without panel, for the maps"
+    )
+    parser.add_argument("--unjudged-batch", type=int, default=0, help="of these per step")
     parser.add_argument("--crop", type=int, default=160, help="crop side in pixels")
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)
@@ -63,6 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
         sets=arguments.sets,
         validation_sets=arguments.validation_sets,
         batch=arguments.batch,
+        unjudged_sets=arguments.unjudged_sets,
+        unjudged_batch=arguments.unjudged_batch,
         crop=arguments.crop,
         rate=arguments.rate,
         seed=arguments.seed,

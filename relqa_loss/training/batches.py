@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -39,11 +40,18 @@ def collate(sets: Sequence[RankedSet], quantiles: Quantiles, generator: torch.Ge
         reference=torch.stack([each.reference for each in flipped]).float() / 255,
         images=torch.stack([each.images for each in flipped]).float() / 255,
         maps=torch.stack([each.maps for each in flipped]).float() / 127,
-        ranks=quantiles(torch.stack([each.panel for each in flipped])),
+        ranks=torch.stack([_quantiles(each.panel, quantiles) for each in flipped]),
         order=torch.stack([each.order for each in flipped]),
         worse=torch.stack([each.worse for each in flipped]),
         partner=(torch.arange(count)[None] + shift) % count,
     )
+
+
+def _quantiles(panel: Tensor, quantiles: Quantiles) -> Tensor:
+    if panel.shape[-1]:
+        return quantiles(panel)
+    # A set that no panel has judged: an order unknown, which the objectives leave out.
+    return torch.full((len(panel), len(quantiles.sorted)), torch.nan)
 
 
 class Batches:
@@ -57,29 +65,58 @@ class Batches:
             operators).
         rank: This process, of ``world``; processes see disjoint parts of each step.
         world: Number of processes.
+        unjudged: A pool without panel values and how many of its sets join each batch. Such sets
+            cost a tenth of judged ones, so there can be many: maps overfit a small pool first.
     """
 
     def __init__(
-        self, pool: Pool, size: int, seed: int, *, stride: int = 1, rank: int = 0, world: int = 1
+        self,
+        pool: Pool,
+        size: int,
+        seed: int,
+        *,
+        stride: int = 1,
+        rank: int = 0,
+        world: int = 1,
+        unjudged: tuple[Pool, int] | None = None,
     ) -> None:
-        self.pool, self.size, self.seed = pool, size, seed
-        self.stride, self.rank, self.world = stride, rank, world
-        self.count = -(-len(pool) // stride)
+        self.sources = [_Source(pool, size, seed, stride, rank, world)]
+        if unjudged is not None:
+            self.sources.append(_Source(unjudged[0], unjudged[1], seed, stride, rank, world))
+        self.seed, self.rank = seed, rank
         self.quantiles = Quantiles(pool.panel())
 
     def __getitem__(self, step: int) -> Batch:
-        first = (step * self.world + self.rank) * self.size
-        indices = [self._index(position) for position in range(first, first + self.size)]
         generator = torch.Generator().manual_seed((self.seed * _PRIME + step) * _PRIME + self.rank)
-        return collate([self.pool[index] for index in indices], self.quantiles, generator)
+        sets = [each for source in self.sources for each in source.at(step)]
+        return collate(sets, self.quantiles, generator)
+
+
+@dataclass
+class _Source:
+    """The sets of one pool, step by step: a new permutation every epoch."""
+
+    pool: Pool
+    size: int
+    seed: int
+    stride: int
+    rank: int
+    world: int
+    _epoch: int = -1
+    _order: list[int] = field(default_factory=list)
+
+    def at(self, step: int) -> list[RankedSet]:
+        first = (step * self.world + self.rank) * self.size
+        return [self.pool[self._index(place)] for place in range(first, first + self.size)]
 
     def _index(self, position: int) -> int:
-        epoch, place = divmod(position, self.count)
-        if getattr(self, "_epoch", None) != epoch:
+        epoch, place = divmod(position, -(-len(self.pool) // self.stride))
+        if self._epoch != epoch:
             generator = torch.Generator().manual_seed(self.seed * _PRIME + epoch)
-            self._order = torch.randperm(self.count, generator=generator).tolist()
+            count = -(-len(self.pool) // self.stride)
+            self._order = torch.randperm(count, generator=generator).tolist()
             self._epoch = epoch
-        return int(self._order[place]) * self.stride
+        return self._order[place] * self.stride
 
 
 def _flip(each: RankedSet, generator: torch.Generator) -> RankedSet:

@@ -17,6 +17,8 @@ class TrainConfig:
         steps: Length of the learning-rate schedule (one-cycle cosine).
         sets: Ranked sets in the pool.
         batch: Sets per step and process.
+        unjudged_sets: Further sets without panel values, ten times cheaper to make, for the maps.
+        unjudged_batch: How many of them join each step.
         crop: Side of the square crops in pixels, a multiple of 16.
         rate: Peak learning rate of AdamW.
         seed: Decides the pool, the initial weights and every draw.
@@ -30,6 +32,8 @@ class TrainConfig:
     steps: int = 6000
     sets: int = 3072
     batch: int = 4
+    unjudged_sets: int = 0
+    unjudged_batch: int = 0
     crop: int = 160
     rate: float = 2e-3
     seed: int = 0
@@ -47,6 +51,12 @@ class TrainConfig:
         for name in ("steps", "sets", "batch", "validate_every", "validation_sets"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+        if (self.unjudged_sets > 0) != (self.unjudged_batch > 0):
+            raise ValueError(
+                "unjudged_sets and unjudged_batch go together, got "
+                f"{self.unjudged_sets} and {self.unjudged_batch}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""

@@ -18,6 +18,7 @@ from relqa_loss.training.calibration import calibrate_scale
 from relqa_loss.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
 from relqa_loss.training.config import TrainConfig
 from relqa_loss.training.objectives import Batch, Objectives
+from relqa_loss.training.panel import PANEL
 from relqa_loss.training.photos import PhotoFolder, find_photos
 from relqa_loss.training.pool import Pool, PoolSpec
 from relqa_loss.training.schedule import AveragedWeights, learning_rate
@@ -26,6 +27,8 @@ from relqa_loss.training.split import HELD_OUT
 from relqa_loss.training.validation import validate
 
 _VALIDATION_SEED = 7_919  # added to the run's seed
+_UNJUDGED = "unjudged"
+_UNJUDGED_SEED = 104_729
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,13 @@ def train(
     rank, world = fabric.global_rank, fabric.world_size
     stride = 2 if config.hold_out else 1
     batches = Batches(
-        pools["train"], config.batch, config.seed, stride=stride, rank=rank, world=world
+        pools["train"],
+        config.batch,
+        config.seed,
+        stride=stride,
+        rank=rank,
+        world=world,
+        unjudged=(pools[_UNJUDGED], config.unjudged_batch) if _UNJUDGED in pools else None,
     )
     checks = Batches(pools["val"], config.batch, config.seed, stride=stride)
     check_steps = max(1, len(pools["val"]) // (stride * config.batch))
@@ -231,20 +240,25 @@ def _pools(
 ) -> tuple[dict[str, Pool], dict[str, PhotoFolder]]:
     operators = tuple(name for name in operator_names() if name not in config.exclude)
     pools, found = {}, {}
-    for split, sets, offset in (
-        ("train", config.sets, 0),
-        ("val", config.validation_sets, _VALIDATION_SEED),
+    for name, split, sets, offset, members in (
+        ("train", "train", config.sets, 0, PANEL),
+        ("val", "val", config.validation_sets, _VALIDATION_SEED, PANEL),
+        (_UNJUDGED, "train", config.unjudged_sets, _UNJUDGED_SEED, ()),
     ):
-        found[split] = find_photos(photos, split, least_side=config.crop + MARGIN)
+        if not sets:
+            continue
+        if split not in found:
+            found[split] = find_photos(photos, split, least_side=config.crop + MARGIN)
         spec = PoolSpec(
             photos=tuple(str(path) for path in found[split].files),
             fingerprint=found[split].fingerprint,
             operators=operators,
             held_out=HELD_OUT,
+            members=members,
             crop=config.crop,
             seed=config.seed + offset,
         )
-        pools[split] = Pool(spec, folder, sets)
+        pools[name] = Pool(spec, folder, sets)
     return pools, found
 
 

@@ -96,17 +96,20 @@ def consensus(ranks: Tensor) -> tuple[Tensor, Tensor]:
     """Pairwise order of the panel with its confidence.
 
     Args:
-        ranks: N×P, each member's badness as a quantile in [0, 1].
+        ranks: N×P, each member's badness as a quantile in [0, 1]; NaN where none was asked.
 
     Returns:
         ``(sign, confidence)``, both N×N: sign +1 where row is worse than column; confidence 0
         where the panel is split, rising to 1 with unanimity and with the size of the gap.
     """
+    judged = ~ranks.isnan().any(-1)
+    ranks = ranks.nan_to_num()
     gaps = ranks[:, None] - ranks[None]
     agreement = gaps.sign().mean(-1)
     margin = gaps.mean(-1)
     unanimity = ((agreement.abs() - 0.4) / 0.6).clamp(0, 1)
-    return margin.sign(), unanimity * (margin.abs() / 0.05).clamp(max=1)
+    confidence = unanimity * (margin.abs() / 0.05).clamp(max=1)
+    return margin.sign(), confidence * (judged[:, None] & judged[None])
 
 
 def _select(encoding: Encoding, rows: Tensor) -> Encoding:

@@ -37,6 +37,8 @@ def panel_values(reference: Tensor, images: Tensor, members: tuple[str, ...] = P
         ImportError: If piq is not installed.
         ValueError: For an unknown member.
     """
+    if not members:
+        return images.new_zeros(len(images), 0)
     metrics = _metrics()
     unknown = set(members) - set(metrics)
     if unknown:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from relqa_loss.training.batches import Batches, Quantiles, collate
-from relqa_loss.training.objectives import Batch
+from relqa_loss.training.objectives import Batch, consensus
 from relqa_loss.training.sets import IMAGES_PER_SET, RankedSet
 
 SIZE, CELLS, CHANNELS, MEMBERS = 16, 4, 13, 3
@@ -53,13 +53,13 @@ def _set(number: int) -> RankedSet:
     )
 
 
-def _batches(pool: Any, size: int = 4, seed: int = 0, **options: int) -> Batches:
+def _batches(pool: Any, size: int = 4, seed: int = 0, **options: Any) -> Batches:
     return Batches(pool, size, seed, **options)
 
 
 def _numbers(batches: Batches, steps: range) -> list[int]:
     """Numbers of the sets that some steps read."""
-    pool: Any = batches.pool
+    pool: Any = batches.sources[0].pool
     pool.read.clear()
     for step in steps:
         batches[step]
@@ -102,6 +102,23 @@ def test_processes_see_disjoint_parts(pool: _Pool, world: int) -> None:
 def test_stride_leaves_even_sets_only(pool: _Pool) -> None:
     numbers = _numbers(_batches(pool, stride=2), range(6))
     assert sorted(numbers) == sorted([*range(0, 24, 2)] * 2)
+
+
+def test_unjudged_sets_join_without_an_order(pool: _Pool) -> None:
+    others: Any = _Pool(24)
+    others.sets = [each._replace(panel=torch.zeros(IMAGES_PER_SET, 0)) for each in others.sets]
+    plain, joined = _batches(pool), _batches(pool, unjudged=(others, 2))
+    for step in (0, 5):
+        batch = joined[step]
+        assert batch.reference.shape[0] == 4 + 2
+        assert not batch.ranks[:4].isnan().any()
+        assert batch.ranks[4:].isnan().all()
+        _, confidence = consensus(batch.ranks.flatten(0, 1))
+        judged = 4 * IMAGES_PER_SET
+        assert (confidence[judged:] == 0).all()
+        assert (confidence[:, judged:] == 0).all()
+        _, alone = consensus(plain[step].ranks.flatten(0, 1))
+        torch.testing.assert_close(confidence[:judged, :judged], alone)
 
 
 def test_values_and_shapes(pool: _Pool) -> None:
