@@ -28,7 +28,7 @@ class NetworkConfig:
     odd_widths: tuple[int, int, int] = (32, 48, 64)
     error_widths: tuple[int, int, int, int] = (16, 24, 32, 48)
     judgement_width: int = 24
-    floor: float = 0.1
+    floor: float = 0.5
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""

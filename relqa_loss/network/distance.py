@@ -21,12 +21,22 @@ from torch import Tensor, nn
 
 from relqa_loss.network.pyramid import PYRAMID_BANDS, PixelPyramid
 
+_ONSET = 0.1  # learned magnitudes below this grow quadratically
 _LEAK = 0.1  # slope of a saturated magnitude, relative to a fresh one
 
 
 def saturate(magnitude: Tensor) -> Tensor:
     """Increasing and concave for magnitudes ≥ 0, with slope 1.1 at zero and never below 0.1."""
     return magnitude / (1 + magnitude) + _LEAK * magnitude
+
+
+def onset(magnitude: Tensor) -> Tensor:
+    """Increasing for magnitudes ≥ 0, quadratic below ``_ONSET`` and linear above.
+
+    Without it the learned magnitudes have a kink wherever one of them is zero. They are more than
+    there are pixels, and an optimiser that sits in the valleys of some feels little of the others.
+    """
+    return magnitude.square() / (magnitude + _ONSET)
 
 
 class _ErrorStage(nn.Module):
@@ -114,7 +124,7 @@ class RadialDistance(nn.Module):
         current = error
         for stage, features in zip(self.stages, reference, strict=True):
             current = stage(current, features)
-            magnitudes.append(torch.cat([F.relu(current), F.relu(-current)], 1))
+            magnitudes.append(onset(torch.cat([F.relu(current), F.relu(-current)], 1)))
         finest = F.avg_pool2d(magnitudes[0], 2)
         gathered = [
             torch.cat([magnitudes[1], bands[0], finest], 1),
@@ -130,6 +140,13 @@ class RadialDistance(nn.Module):
             density = density + self.floor * bands[level].sum(1, keepdim=True)
             density = _up(density) if level else density
         return density
+
+    def plain(self, error: Tensor) -> Tensor:
+        """The part of the density's mean that no weight can change, of shape N."""
+        bands = self.pyramid(error)
+        return self.floor * sum(
+            (band.sum(1).mean((1, 2)) for band in bands), start=error.new_zeros(len(error))
+        )
 
 
 def _up(coarse: Tensor) -> Tensor:

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from relqa_loss.distortions import get_operator, operator_names
 from relqa_loss.network.model import ParityNetwork
-from relqa_loss.network.pretrained import WeightsRecord, save_weights
+from relqa_loss.network.pretrained import WeightsRecord, find_weights, save_weights
 from relqa_loss.training.batches import Batches
 from relqa_loss.training.calibration import calibrate_scale
 from relqa_loss.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
@@ -214,7 +215,7 @@ def train(
                 "date": time.strftime("%Y-%m-%d", time.gmtime()),
                 "torch": torch.__version__,
                 "config": config.to_dict(),
-                "initial": None if initial is None else initial.name,
+                "initial": None if initial is None else _provenance(initial),
                 "step": step,
                 "seconds": round(seconds + time.monotonic() - began),
                 "photos": {
@@ -282,3 +283,9 @@ def _load_initial(network: ParityNetwork, path: Path) -> None:
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit the architecture of this run: {error}") from error
     network.scale.fill_(1.0)
+
+
+def _provenance(initial: Path) -> dict[str, Any]:
+    """What is known of the weights that a run started from."""
+    record = find_weights(initial)
+    return {"file": initial.name, "sha256": record.sha256, "training": record.training}

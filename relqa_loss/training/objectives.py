@@ -13,6 +13,7 @@ from relqa_loss.network.model import Encoding, ParityNetwork
 from relqa_loss.training.sets import NO_ORDER
 
 _SHARPNESS = 10.0  # a channel that leads by 0.3 is as good as certain
+_ANCHOR = 0.25  # least share of the plain error pyramid in the distance
 _KAPPA = 1e-3  # keeps the logarithm of near-threshold distances from ruling the ranking
 
 
@@ -26,6 +27,7 @@ class ObjectiveWeights:
     ladder: float = 1.0
     consensus: float = 2.0
     direction: float = 0.3
+    anchor: float = 2.0
 
 
 class Batch(NamedTuple):
@@ -68,6 +70,9 @@ class Objectives(nn.Module):
             _select(images, first), _select(images, second)
         )
 
+        error = images.image - repeated.image
+        plain = network.error.plain(error) * network.scale
+
         slope = self.log_slope.exp()
         target = batch.maps.flatten(0, 1)
         target_between = target[second] - target[first]
@@ -79,6 +84,7 @@ class Objectives(nn.Module):
             "consensus": _consensus_loss(flat, batch.ranks.flatten(0, 1), slope),
             "direction": _direction_loss(direction, flat.detach(), batch.worse.flatten())
             + _relative_loss(direction_between, batch.ranks.flatten(0, 1), first, second),
+            "anchor": _anchor_loss(plain, flat),
         }
         terms["total"] = sum(
             (getattr(weights, name) * value for name, value in terms.items()),
@@ -156,6 +162,13 @@ def _relative_loss(direction: Tensor, ranks: Tensor, first: Tensor, second: Tens
     # `first` is the reference of the pair: a positive direction says that `second` is better.
     sign, confidence = consensus(ranks)
     return _mean(F.softplus(-4 * sign[first, second] * direction), confidence[first, second])
+
+
+def _anchor_loss(plain: Tensor, distance: Tensor) -> Tensor:
+    # The unit of the distance is free, so ranking alone would let the learned part outgrow the
+    # fixed one, which is what brings an optimiser the last way to the reference.
+    share = plain / (distance + 1e-6)
+    return F.relu(torch.log(_ANCHOR / (share + 1e-3))).mean()
 
 
 def _mean(values: Tensor, weights: Tensor) -> Tensor:
