@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--weights", nargs="+", default=["relqa-base"])
     parser.add_argument("--count", type=int, default=4, help="photographs to recover")
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--scans", type=int, default=6, help="photographs for line scans")
     parser.add_argument("--out", type=Path, help="markdown file to write as well")
     arguments = parser.parse_args()

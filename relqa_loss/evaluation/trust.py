@@ -54,7 +54,7 @@ def recover(
     start: Tensor,
     *,
     steps: int = 800,
-    rate: float = 0.02,
+    rate: float = 0.05,
 ) -> Recovery:
     """Minimise ``distance`` over the image by Adam with a cosine schedule.
 
@@ -77,7 +77,7 @@ def recover_image(
     start: Tensor,
     *,
     steps: int = 800,
-    rate: float = 0.02,
+    rate: float = 0.05,
 ) -> tuple[Recovery, Tensor]:
     """:func:`recover`, with the image that it ended at."""
     image = start.clone().requires_grad_()
