@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from relqa_loss.network.model import Encoding, ParityNetwork
 from relqa_loss.training.sets import NO_ORDER
 
 _SHARPNESS = 10.0  # a channel that leads by 0.3 is as good as certain
-_ANCHOR = 0.25  # least share of the plain error pyramid in the distance
+_ANCHOR = 0.2  # least share of the plain error pyramid in the distance
 _KAPPA = 1e-3  # keeps the logarithm of near-threshold distances from ruling the ranking
 
 
@@ -167,8 +168,10 @@ def _relative_loss(direction: Tensor, ranks: Tensor, first: Tensor, second: Tens
 def _anchor_loss(plain: Tensor, distance: Tensor) -> Tensor:
     # The unit of the distance is free, so ranking alone would let the learned part outgrow the
     # fixed one, which is what brings an optimiser the last way to the reference.
-    share = plain / (distance + 1e-6)
-    return F.relu(torch.log(_ANCHOR / (share + 1e-3))).mean()
+    # A mean over the batch: kinds of distortion may differ in their shares, or none could count
+    # for more than four times its plain error.
+    log_share = torch.log(plain + 1e-6) - torch.log(distance + 1e-6)
+    return F.relu(math.log(_ANCHOR) - log_share.mean())
 
 
 def _mean(values: Tensor, weights: Tensor) -> Tensor:
