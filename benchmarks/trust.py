@@ -58,6 +58,8 @@ def main() -> None:
     parser.add_argument("--scans", type=int, default=6, help="photographs for line scans")
     parser.add_argument("--out", type=Path, help="markdown file to write as well")
     arguments = parser.parse_args()
+    if arguments.count < 2:
+        parser.error("--count must be at least 2: one start is another photograph")
 
     losses: dict[str, Distance] = {
         find_weights(weights).version: ours(weights) for weights in arguments.weights

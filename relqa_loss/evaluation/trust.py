@@ -96,7 +96,9 @@ def recover_image(
         first = last if step == 0 else first
     result = image.detach()
     return Recovery(
-        psnr=_psnr(result, reference), start_psnr=_psnr(start, reference), ratio=last / first
+        psnr=_psnr(result, reference),
+        start_psnr=_psnr(start, reference),
+        ratio=last / first if first else 0.0,
     ), result
 
 
