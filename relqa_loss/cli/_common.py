@@ -113,6 +113,15 @@ def images_in(folder: Path) -> list[Path]:
     )
 
 
+def add_missing_option(parser: argparse.ArgumentParser) -> None:
+    """The option of commands that match folders by name."""
+    parser.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="references without an image are no error (folders)",
+    )
+
+
 def add_network_options(parser: argparse.ArgumentParser) -> None:
     """``--weights`` and ``--device``."""
     parser.add_argument(

@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 
 from relqa_loss.cli._common import (
+    add_missing_option,
     add_network_options,
     progress,
     refuse_inputs,
@@ -37,11 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--npz", type=Path, metavar="FILE", help="also write the maps as numbers (single images)"
     )
     parser.add_argument("--force", action="store_true", help="replace existing pictures")
-    parser.add_argument(
-        "--allow-missing",
-        action="store_true",
-        help="references without an image are no error (folders)",
-    )
+    add_missing_option(parser)
     add_network_options(parser)
     parser.set_defaults(run=run)
 

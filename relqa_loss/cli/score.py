@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from relqa_loss._version import __version__
 from relqa_loss.cli._common import (
+    add_missing_option,
     add_network_options,
     columns_of,
     progress,
@@ -41,11 +42,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("images", type=Path, metavar="IMAGE", nargs="+", help="files or folders")
     parser.add_argument("--json", metavar="FILE", help="write JSON; - for stdout")
     parser.add_argument("--csv", metavar="FILE", help="write CSV; - for stdout")
-    parser.add_argument(
-        "--allow-missing",
-        action="store_true",
-        help="references without an image are no error (folders)",
-    )
+    add_missing_option(parser)
     add_network_options(parser)
     parser.set_defaults(run=run)
 

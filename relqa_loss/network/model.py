@@ -48,7 +48,7 @@ class _Parity(NamedTuple):
     """The odd stream of a pair."""
 
     odd: Tensor  # at stride 4
-    even: Tensor  # sum and magnitude of the feature difference at stride 4
+    even: Tensor  # at stride 4, unchanged when the images swap
     maps: Tensor
 
 

@@ -110,10 +110,10 @@ class _Source:
         return [self.pool[self._index(place)] for place in range(first, first + self.size)]
 
     def _index(self, position: int) -> int:
-        epoch, place = divmod(position, -(-len(self.pool) // self.stride))
+        count = -(-len(self.pool) // self.stride)
+        epoch, place = divmod(position, count)
         if self._epoch != epoch:
             generator = torch.Generator().manual_seed(self.seed * _PRIME + epoch)
-            count = -(-len(self.pool) // self.stride)
             self._order = torch.randperm(count, generator=generator).tolist()
             self._epoch = epoch
         return self._order[place] * self.stride
