@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from relqa_loss._files import write_atomically
 
 Advance = Callable[..., None]
 """``advance(amount=1, note="")``."""
@@ -47,17 +48,6 @@ def progress(label: str, total: float | None, unit: str = "") -> Iterator[Advanc
 
 def _ignore(amount: float = 1, note: str | None = None) -> None:
     pass
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a whole file or none; the folder is made if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_text(target: str, text: str) -> None:

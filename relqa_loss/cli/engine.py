@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from relqa_loss._files import write_atomically
 from relqa_loss.cli._common import (
     columns_of,
     empty_folder,
@@ -20,7 +21,6 @@ from relqa_loss.cli._common import (
     progress,
     refuse_inputs,
     say,
-    write_atomically,
 )
 
 if TYPE_CHECKING:

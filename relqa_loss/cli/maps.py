@@ -6,6 +6,7 @@ import argparse
 import io
 from pathlib import Path
 
+from relqa_loss._files import write_atomically
 from relqa_loss.cli._common import (
     add_missing_option,
     add_network_options,
@@ -13,7 +14,6 @@ from relqa_loss.cli._common import (
     refuse_inputs,
     resolve_device,
     say,
-    write_atomically,
 )
 
 

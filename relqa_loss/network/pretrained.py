@@ -15,6 +15,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import nn
 
+from relqa_loss._files import write_atomically
 from relqa_loss.network.config import NetworkConfig
 from relqa_loss.network.model import ParityNetwork
 
@@ -158,13 +159,6 @@ def save_weights(
     text = json.dumps(entry, indent=2, ensure_ascii=False) + "\n"
     write_atomically(path.with_suffix(".json"), text.encode())
     return WeightsRecord(path.stem, path, digest, config, training)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside ``path``, then rename: never a half-written file."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(content)
-    temporary.replace(path)
 
 
 def _record(name: str, path: Path, entry: dict[str, Any], manifest: Path) -> WeightsRecord:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from relqa_loss._files import write_atomically
 from relqa_loss.training.panel import PANEL
 from relqa_loss.training.photos import random_crop, read_photo
 from relqa_loss.training.sets import MARGIN, RankedSet, SetMaker
@@ -141,6 +141,4 @@ def _make_shard(spec: PoolSpec, shard: int, path: Path) -> None:
     tensors = {
         field: torch.stack([getattr(each, field) for each in sets]) for field in RankedSet._fields
     }
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    temporary.write_bytes(save(tensors))
-    temporary.replace(path)
+    write_atomically(path, save(tensors))

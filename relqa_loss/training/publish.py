@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from relqa_loss.network.pretrained import MANIFEST_NAME, find_weights, write_atomically
+from relqa_loss._files import write_atomically
+from relqa_loss.network.pretrained import MANIFEST_NAME, find_weights
 
 
 def publish(weights: Path, name: str, into: Path, figures: Sequence[Path] = ()) -> dict[str, Any]:
@@ -49,7 +50,6 @@ def publish(weights: Path, name: str, into: Path, figures: Sequence[Path] = ()) 
     manifest = into / MANIFEST_NAME
     content = json.loads(manifest.read_text("utf-8")) if manifest.is_file() else {"weights": {}}
     content["weights"][name] = entry
-    into.mkdir(parents=True, exist_ok=True)
     write_atomically(into / f"{name}.safetensors", weights.read_bytes())
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     write_atomically(manifest, text.encode())
