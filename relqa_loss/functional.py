@@ -9,7 +9,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from typing import Literal
 
 import torch
@@ -26,6 +25,7 @@ from relqa_loss._inputs import (
     reduce_batch,
     upsample_maps,
 )
+from relqa_loss.network._precision import full_precision
 from relqa_loss.network.model import Encoding, ParityNetwork, Relation
 from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, load_pretrained
 
@@ -238,8 +238,7 @@ def distortion_maps(
         raise ValueError(f'size must be "grid" or "input", got {size!r}')
     network, image, reference = _prepare(preds, target, weights, data_range, on_out_of_range)
     with full_precision(reference):
-        encoded, seen = encode_pair(network, reference, image)
-        maps = network.distortion_maps(encoded, seen)
+        maps = network.distortion_maps(reference, image)
     if size == "input":
         maps = upsample_maps(maps, (reference.shape[-2], reference.shape[-1]))
     if reduction == "none":
@@ -374,11 +373,11 @@ def weighted_values(
             # Constant maps and no distance: nothing to differentiate.
             wanted = torch.is_grad_enabled() and bool(relational_weight or not detach_maps)
             with torch.set_grad_enabled(wanted):
-                encoded, seen = encode_pair(network, reference, image)
                 if relational_weight:
-                    maps, distance = network.maps_and_distance(encoded, seen, factors, cells)
+                    encoded = encode_reference(network, reference)
+                    maps, distance = network.maps_and_distance(encoded, image, factors, cells)
                 else:
-                    maps = network.distortion_maps(encoded, seen)
+                    maps = network.distortion_maps(reference, image)
             if detach_maps:
                 maps = maps.detach()
             if factors is not None:
@@ -415,18 +414,6 @@ def channel_tensor(
         return None
     factors = channel_factors(channel_weights, network.channels)
     return torch.tensor(factors, device=network.scale.device, dtype=network.scale.dtype)
-
-
-def full_precision(like: Tensor) -> torch.autocast | nullcontext[None]:
-    """Switch autocast off.
-
-    A difference of features near 1 keeps two to three digits in half precision: errors near the
-    threshold of visibility, the ones that matter at the end of a training, would be rounding.
-    """
-    device = like.device.type
-    if device == "meta":
-        return nullcontext()
-    return torch.autocast(device, enabled=False)
 
 
 def fresh_network(weights: str | os.PathLike[str]) -> ParityNetwork:

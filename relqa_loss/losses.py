@@ -25,9 +25,9 @@ from relqa_loss.functional import (
     encode_pair,
     encode_reference,
     fresh_network,
-    full_precision,
     weighted_values,
 )
+from relqa_loss.network._precision import full_precision
 from relqa_loss.network.model import LEAST_SHARE, Encoding, Relation
 from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, find_weights
 

@@ -25,10 +25,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--validation-sets", type=int, default=64)
     parser.add_argument("--batch", type=int, default=4, help="sets per step and process")
     parser.add_argument(
-        "--unjudged-sets", type=int, default=0, help="further sets without panel, for the maps"
+        "--unjudged-sets", type=int, default=0, help="further sets without panel, for maps"
     )
     parser.add_argument("--unjudged-batch", type=int, default=0, help="of these per step")
     parser.add_argument("--crop", type=int, default=160, help="crop side in pixels")
+    parser.add_argument("--window", type=int, default=96, help="side of the maps' pairs in pixels")
+    parser.add_argument(
+        "--half-maps",
+        action="store_true",
+        help="learn the maps in bfloat16: faster where the processor knows that format",
+    )
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--floor", type=float, default=None, help="least pixel weight")
@@ -70,6 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
         unjudged_sets=arguments.unjudged_sets,
         unjudged_batch=arguments.unjudged_batch,
         crop=arguments.crop,
+        window=arguments.window,
+        half_maps=arguments.half_maps,
         rate=arguments.rate,
         seed=arguments.seed,
         exclude=tuple(arguments.exclude),

@@ -15,8 +15,10 @@ class NetworkConfig:
 
     Args:
         channels: Names of the map channels, in order.
-        widths: Encoder widths at strides 2, 4, 8 and 16.
-        odd_widths: Widths of the odd and the even stream at strides 4, 8 and 16.
+        widths: Widths of the reference's encoder at strides 2, 4, 8 and 16.
+        stem_width: Filters of the mapper's first layer.
+        odd_widths: Widths of the mapper's odd stream at strides 2, 4, 8 and 16.
+        even_widths: Widths of its even stream.
         error_widths: Widths of the linear error features at strides 2, 4, 8 and 16.
         judgement_width: Width of the distance's mixing layers.
         floor: Weight of the plain error pyramid in the distance, before its scale. It makes
@@ -25,7 +27,9 @@ class NetworkConfig:
 
     channels: tuple[str, ...] = CHANNELS
     widths: tuple[int, int, int, int] = (16, 32, 64, 96)
-    odd_widths: tuple[int, int, int] = (32, 48, 64)
+    stem_width: int = 16
+    odd_widths: tuple[int, int, int, int] = (16, 32, 48, 64)
+    even_widths: tuple[int, int, int, int] = (16, 48, 64, 96)
     error_widths: tuple[int, int, int, int] = (16, 24, 32, 48)
     judgement_width: int = 24
     floor: float = 0.5

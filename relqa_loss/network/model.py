@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from relqa_loss.network.config import NetworkConfig
 from relqa_loss.network.distance import RadialDistance
 from relqa_loss.network.encoder import Encoder
-from relqa_loss.network.parity import ParityBlock
+from relqa_loss.network.mapper import Mapper, Streams
+from relqa_loss.network.parity import even_conv, odd_conv, odd_softsign
 
 MAP_STRIDE = 4
 """Image pixels per cell of the maps, along each side."""
@@ -19,6 +20,8 @@ _GRID = 16  # the coarsest stride; sides are padded to a multiple of it
 LEAST_SHARE = 0.05
 """What channel weights below 1 leave of the distance at least, so that nothing goes unpunished."""
 _SHARE_EPS = 0.05  # below this summed magnitude no channel prevails
+_SURE = 0.1
+"""Share of the evidence that must prevail for the direction to be half-way certain."""
 _RMS_EPS = 2.0**-10  # its square is exact in float32, so that the root of zero is exactly zero
 
 
@@ -37,19 +40,11 @@ class Encoding(NamedTuple):
     """An image prepared by :meth:`ParityNetwork.encode`, reusable against many others."""
 
     image: Tensor
-    """Padded, N×3×H'×W'."""
+    """Centred on mid-grey and padded, N×3×H'×W'."""
     features: tuple[Tensor, ...]
-    """At strides 2, 4, 8 and 16."""
+    """At strides 2, 4, 8 and 16: what a reference needs, to be the measure of a distance."""
     size: tuple[int, int]
     """Height and width before padding."""
-
-
-class _Parity(NamedTuple):
-    """The odd stream of a pair."""
-
-    odd: Tensor  # at stride 4
-    even: Tensor  # at stride 4, unchanged when the images swap
-    maps: Tensor
 
 
 class ParityNetwork(nn.Module):
@@ -73,20 +68,13 @@ class ParityNetwork(nn.Module):
     def __init__(self, config: NetworkConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or NetworkConfig()
-        widths, odd_widths = config.widths, config.odd_widths
-        channels = len(config.channels)
-        self.encoder = Encoder(widths)
-        coarser = (odd_widths[1], odd_widths[2], 0)
-        self.parity = nn.ModuleList(
-            ParityBlock(features, width, below)
-            for features, width, below in zip(widths[1:], odd_widths, coarser, strict=True)
-        )
-        self.map_head = nn.Conv2d(odd_widths[0], channels, 1, bias=False)
-        self.map_gate = nn.Conv2d(odd_widths[0], channels, 1)
-        self.direction_gate = nn.Conv2d(odd_widths[0], odd_widths[0], 1)
-        self.direction_head = nn.Conv2d(odd_widths[0], 1, 1, bias=False)
+        odd, even = config.odd_widths, config.even_widths
+        self.encoder = Encoder(config.widths)
+        self.mapper = Mapper(len(config.channels), config.stem_width, odd, even)
+        self.direction_gate = even_conv(even[1], odd[1])
+        self.direction_head = odd_conv(odd[1], 1)
         self.error = RadialDistance(
-            widths, config.error_widths, config.judgement_width, config.floor
+            config.widths, config.error_widths, config.judgement_width, config.floor
         )
         # Weight of the root mean square over cells beside the mean: people judge an image by its
         # worst parts more than by its average part.
@@ -138,12 +126,12 @@ class ParityNetwork(nn.Module):
                 become weighted means, and ``distance ≥ c · mean|image − reference|`` holds for
                 the mean weighted alike. The maps are not changed.
         """
-        parity = self._parity(reference, image)
-        steering = self._steering(parity.maps, channel_weights)
+        streams = self.mapper(reference.image, image.image)
+        steering = self._steering(streams.maps, channel_weights)
         forth = self._distance(reference, image.image, steering, weight)
         back = self._distance(image, reference.image, steering, weight)
-        score = 0.5 * (forth + back) * self._direction(parity, reference.size, weight)
-        return Relation(self._crop(parity.maps, reference.size), score, forth)
+        score = 0.5 * (forth + back) * self._direction(streams, reference.size, weight)
+        return Relation(self._crop(streams.maps, reference.size), score, forth)
 
     def distance(
         self,
@@ -156,38 +144,48 @@ class ParityNetwork(nn.Module):
 
         Args:
             reference: From :meth:`encode`.
-            image: N×3×H×W in [0, 1]. It needs no encoding unless channels are weighted.
+            image: N×3×H×W in [0, 1], or from :meth:`encode`.
             channel_weights: As in :meth:`relate`.
             weight: As in :meth:`relate`.
         """
         if channel_weights is None:
-            pixels = image.image if isinstance(image, Encoding) else _pad(image)
-            return self._distance(reference, pixels, None, weight)
-        encoded = image if isinstance(image, Encoding) else self.encode(image)
-        return self.maps_and_distance(reference, encoded, channel_weights, weight)[1]
+            return self._distance(reference, _prepared(image).image, None, weight)
+        return self.maps_and_distance(reference, image, channel_weights, weight)[1]
+
+    def plain_distance(self, reference: Encoding, image: Tensor | Encoding) -> Tensor:
+        """The part of :meth:`distance` that no weight can change, of shape N."""
+        return self.error.plain(_prepared(image).image - reference.image) * self.scale
 
     def maps_and_distance(
         self,
         reference: Encoding,
-        image: Encoding,
+        image: Tensor | Encoding,
         channel_weights: Tensor | None = None,
         weight: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Maps and distance of :meth:`relate` without the score, which costs a second distance."""
-        parity = self._parity(reference, image)
-        steering = self._steering(parity.maps, channel_weights)
-        distance = self._distance(reference, image.image, steering, weight)
-        return self._crop(parity.maps, reference.size), distance
+        pixels = _prepared(image).image
+        maps = self.mapper(reference.image, pixels).maps
+        steering = self._steering(maps, channel_weights)
+        distance = self._distance(reference, pixels, steering, weight)
+        return self._crop(maps, reference.size), distance
 
-    def maps_and_direction(self, reference: Encoding, image: Encoding) -> tuple[Tensor, Tensor]:
-        """Maps, and the direction in [−1, 1] whose product with a magnitude is the score."""
-        parity = self._parity(reference, image)
-        direction = self._direction(parity, reference.size)
-        return self._crop(parity.maps, reference.size), direction
-
-    def distortion_maps(self, reference: Encoding, image: Encoding) -> Tensor:
+    def distortion_maps(self, reference: Tensor | Encoding, image: Tensor | Encoding) -> Tensor:
         """The maps alone, N×K×⌈H/4⌉×⌈W/4⌉."""
-        return self._crop(self._parity(reference, image).maps, reference.size)
+        reference = _prepared(reference)
+        maps = self.mapper(reference.image, _prepared(image).image).maps
+        return self._crop(maps, reference.size)
+
+    def streams_and_direction(
+        self, reference: Tensor | Encoding, image: Tensor | Encoding
+    ) -> tuple[Streams, Tensor]:
+        """All that training looks at: the mapper's streams on the padded grid, and the direction.
+
+        The direction, N values in [−1, 1], is what a magnitude is multiplied with to be the score.
+        """
+        reference = _prepared(reference)
+        streams = self.mapper(reference.image, _prepared(image).image)
+        return streams, self._direction(streams, reference.size)
 
     def distance_map(
         self, reference: Encoding, image: Encoding, channel_weights: Tensor | None = None
@@ -195,36 +193,21 @@ class ParityNetwork(nn.Module):
         """The distance's density, N×1×⌈H/4⌉×⌈W/4⌉, non-negative: where the errors are seen."""
         density = self.error(image.image - reference.image, reference.features) * self.scale
         if channel_weights is not None:
-            share, extra = self._steering_maps(self._parity(reference, image).maps, channel_weights)
+            maps = self.mapper(reference.image, image.image).maps
+            share, extra = self._steering_maps(maps, channel_weights)
             density = density * share + extra
         return self._crop(density, reference.size)
 
-    def _parity(self, reference: Encoding, image: Encoding) -> _Parity:
-        streams: tuple[Tensor, Tensor] | None = None
-        for block, x, r in zip(
-            reversed(self.parity),
-            reversed(image.features[1:]),
-            reversed(reference.features[1:]),
-            strict=True,
-        ):
-            streams = block(x - r, x + r, streams)
-        odd, even = streams  # type: ignore[misc]
-        # What differs is an even question, in which direction an odd one; each has its head.
-        maps = self.map_head(odd) * F.softplus(self.map_gate(even))
-        return _Parity(odd, even, maps)
-
     def _direction(
-        self, parity: _Parity, size: tuple[int, int], weight: Tensor | None = None
+        self, streams: Streams, size: tuple[int, int], weight: Tensor | None = None
     ) -> Tensor:
         """Which of the two images is better, in [−1, 1]: odd, and free of the magnitude."""
-        gate = torch.sigmoid(self.direction_gate(parity.even))
-        evidence = _wide(self.direction_head(parity.odd * gate))
+        gate = torch.sigmoid(self.direction_gate(streams.even))
+        evidence = _wide(self.direction_head(streams.odd * gate))
         if weight is not None:
             weight, _ = _spread(weight.to(evidence.dtype), size, evidence.shape[-2:])
             evidence = evidence * (weight / _positive(weight.mean((1, 2, 3), keepdim=True)))
-        total = evidence.mean((1, 2, 3))
-        magnitude = evidence.abs().mean((1, 2, 3))
-        return total / (magnitude + 1e-6)
+        return prevailing_sign(evidence)
 
     def _steering(
         self, maps: Tensor, channel_weights: Tensor | None
@@ -277,6 +260,16 @@ class ParityNetwork(nn.Module):
         return maps[..., :height, :width]
 
 
+def prevailing_sign(evidence: Tensor) -> Tensor:
+    """Which sign the evidence N×1×h×w has on balance, in [−1, 1]; odd, and free of its magnitude.
+
+    It is near ±1 as soon as one side clearly prevails, so that the score of a clear case follows
+    the distance and nothing else.
+    """
+    balance = evidence.mean((1, 2, 3)) / (evidence.abs().mean((1, 2, 3)) + 1e-6)
+    return (1 + _SURE) * odd_softsign(balance, _SURE)
+
+
 def _wide(values: Tensor) -> Tensor:
     """Float32 at least: means over many cells are not for half precision."""
     return values if values.dtype == torch.float64 else values.float()
@@ -304,6 +297,13 @@ def _spread(
     total = _positive((weight * inside).sum((1, 2, 3)))
     margin = (0, grid[-1] - weight.shape[-1], 0, grid[-2] - weight.shape[-2])
     return F.pad(weight, margin, mode="replicate"), total
+
+
+def _prepared(image: Tensor | Encoding) -> Encoding:
+    """``image`` as an encoding; one without features if it is a tensor."""
+    if isinstance(image, Encoding):
+        return image
+    return Encoding(_pad(image), (), (image.shape[-2], image.shape[-1]))
 
 
 def _pad(image: Tensor) -> Tensor:

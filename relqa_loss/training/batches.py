@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from relqa_loss.training.objectives import Batch
+from relqa_loss.network.model import MAP_STRIDE
+from relqa_loss.training.objectives import PAIRS_PER_SET, Batch, Pairs
 from relqa_loss.training.pool import Pool
 from relqa_loss.training.sets import IMAGES_PER_SET, RankedSet
 
 _PRIME = 1_000_003
+_FAINT = 0.02  # added to the chance of an image to be drawn for a pair
+_CUT = 8  # pixels; where windows may start
 
 
 class Quantiles:
@@ -31,27 +34,74 @@ class Quantiles:
         return ((left + right) / (2 * self.sorted.shape[1])).T.reshape(values.shape)
 
 
-def collate(sets: Sequence[RankedSet], quantiles: Quantiles, generator: torch.Generator) -> Batch:
-    """Stack sets, flip each one at random, and draw partners."""
+def collate(
+    sets: Sequence[RankedSet],
+    quantiles: Quantiles,
+    generator: torch.Generator,
+    *,
+    pair_sets: Sequence[RankedSet] | None = None,
+    window: int | None = None,
+) -> Batch:
+    """Stack sets, flip each one at random, and draw partners and pairs.
+
+    Args:
+        sets: Judged by the panel.
+        quantiles: Of the panel's values.
+        generator: Decides every draw.
+        pair_sets: Sets that the pairs come from, judged or not; ``sets`` by default.
+        window: Side of the pairs' windows in pixels; whole crops by default.
+    """
     flipped = [_flip(each, generator) for each in sets]
     count = IMAGES_PER_SET
     shift = torch.randint(1, count, (len(sets), 1), generator=generator)
+    drawn = [_pairs(each, window, generator) for each in (pair_sets or sets)]
     return Batch(
         reference=torch.stack([each.reference for each in flipped]).float() / 255,
         images=torch.stack([each.images for each in flipped]).float() / 255,
         maps=torch.stack([each.maps for each in flipped]).float() / 127,
-        ranks=torch.stack([_quantiles(each.panel, quantiles) for each in flipped]),
+        ranks=torch.stack([quantiles(each.panel) for each in flipped]),
         order=torch.stack([each.order for each in flipped]),
         worse=torch.stack([each.worse for each in flipped]),
         partner=(torch.arange(count)[None] + shift) % count,
+        pairs=Pairs(*(torch.cat(parts) for parts in zip(*drawn, strict=True))),
     )
 
 
-def _quantiles(panel: Tensor, quantiles: Quantiles) -> Tensor:
-    if panel.shape[-1]:
-        return quantiles(panel)
-    # A set that no panel has judged: an order unknown, which the objectives leave out.
-    return torch.full((len(panel), len(quantiles.sorted)), torch.nan)
+def _pairs(each: RankedSet, window: int | None, generator: torch.Generator) -> Pairs:
+    """A random window of some images of a set, the distorted ones first."""
+    each = _flip(_cut(each, window, generator), generator)
+    strength = each.maps.abs().flatten(1).amax(1).float() / 127
+    # Near-threshold images teach least about types, and there are most of them.
+    chosen = torch.multinomial(strength + _FAINT, PAIRS_PER_SET - 1, generator=generator)
+    reference = each.reference.float() / 255
+    images = each.images[chosen].float() / 255
+    maps = each.maps[chosen].float() / 127
+    return Pairs(
+        reference=torch.cat([reference.expand_as(images), images[:1]]),
+        image=torch.cat([images, images[1:2]]),
+        maps=torch.cat([maps, maps[1:2] - maps[:1]]),
+        worse=torch.cat([each.worse[chosen], torch.zeros(1)]),
+    )
+
+
+def _cut(each: RankedSet, window: int | None, generator: torch.Generator) -> RankedSet:
+    side = each.reference.shape[-1]
+    if window is None or window >= side:
+        return each
+    steps = (side - window) // _CUT + 1
+    top, left = (_CUT * torch.randint(steps, (2,), generator=generator)).tolist()
+
+    def apply(tensor: Tensor, stride: int) -> Tensor:
+        rows, columns = (
+            slice(start // stride, (start + window) // stride) for start in (top, left)
+        )
+        return tensor[..., rows, columns]
+
+    return each._replace(
+        reference=apply(each.reference, 1),
+        images=apply(each.images, 1),
+        maps=apply(each.maps, MAP_STRIDE),
+    )
 
 
 class Batches:
@@ -65,8 +115,10 @@ class Batches:
             operators).
         rank: This process, of ``world``; processes see disjoint parts of each step.
         world: Number of processes.
-        unjudged: A pool without panel values and how many of its sets join each batch. Such sets
-            cost a tenth of judged ones, so there can be many: maps overfit a small pool first.
+        window: Side of the windows that pairs are cut to, in pixels.
+        unjudged: A pool without panel values that the pairs are drawn from, and how many of its
+            sets at a step. Such sets cost a tenth of judged ones, so there can be many: maps
+            overfit a small pool first.
     """
 
     def __init__(
@@ -78,18 +130,25 @@ class Batches:
         stride: int = 1,
         rank: int = 0,
         world: int = 1,
+        window: int | None = None,
         unjudged: tuple[Pool, int] | None = None,
     ) -> None:
-        self.sources = [_Source(pool, size, seed, stride, rank, world)]
+        self.judged = _Source(pool, size, seed, stride, rank, world)
+        self.unjudged: _Source | None = None
         if unjudged is not None:
-            self.sources.append(_Source(unjudged[0], unjudged[1], seed, stride, rank, world))
-        self.seed, self.rank = seed, rank
+            self.unjudged = _Source(*unjudged, seed, stride, rank, world)
+        self.seed, self.rank, self.window = seed, rank, window
         self.quantiles = Quantiles(pool.panel())
 
     def __getitem__(self, step: int) -> Batch:
         generator = torch.Generator().manual_seed((self.seed * _PRIME + step) * _PRIME + self.rank)
-        sets = [each for source in self.sources for each in source.at(step)]
-        return collate(sets, self.quantiles, generator)
+        return collate(
+            self.judged.at(step),
+            self.quantiles,
+            generator,
+            pair_sets=None if self.unjudged is None else self.unjudged.at(step),
+            window=self.window,
+        )
 
 
 @dataclass

@@ -18,8 +18,13 @@ class TrainConfig:
         sets: Ranked sets in the pool.
         batch: Sets per step and process.
         unjudged_sets: Further sets without panel values, ten times cheaper to make, for the maps.
-        unjudged_batch: How many of them join each step.
+        unjudged_batch: How many of them a step draws its pairs from; without any, pairs come from
+            the judged sets.
         crop: Side of the square crops in pixels, a multiple of 16.
+        window: Side of the windows that pairs are cut to, a multiple of 16.
+        half_maps: Whether the maps are learned in bfloat16, twice as fast where the processor
+            knows that format. Distances are compared down to the threshold of visibility, and
+            stay in float32.
         rate: Peak learning rate of AdamW.
         seed: Decides the pool, the initial weights and every draw.
         exclude: Operators never trained on.
@@ -35,6 +40,8 @@ class TrainConfig:
     unjudged_sets: int = 0
     unjudged_batch: int = 0
     crop: int = 160
+    window: int = 96
+    half_maps: bool = False
     rate: float = 2e-3
     seed: int = 0
     exclude: tuple[str, ...] = ()
@@ -48,10 +55,13 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.crop % 16 or self.crop < 64:
             raise ValueError(f"crop must be a multiple of 16 and at least 64, got {self.crop}")
+        if self.window % 16 or not 32 <= self.window <= self.crop:
+            raise ValueError(
+                f"window must be a multiple of 16 from 32 to crop ({self.crop}), got {self.window}"
+            )
         for name in ("steps", "sets", "batch", "validate_every", "validation_sets"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-
         if (self.unjudged_sets > 0) != (self.unjudged_batch > 0):
             raise ValueError(
                 "unjudged_sets and unjudged_batch go together, got "

@@ -18,7 +18,7 @@ from relqa_loss.training.batches import Batches
 from relqa_loss.training.calibration import calibrate_scale
 from relqa_loss.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
 from relqa_loss.training.config import TrainConfig
-from relqa_loss.training.objectives import Batch, Objectives
+from relqa_loss.training.objectives import Objectives
 from relqa_loss.training.panel import PANEL
 from relqa_loss.training.photos import PhotoFolder, find_photos
 from relqa_loss.training.pool import Pool, PoolSpec
@@ -126,6 +126,7 @@ def train(
         stride=stride,
         rank=rank,
         world=world,
+        window=config.window,
         unjudged=(pools[_UNJUDGED], config.unjudged_batch) if _UNJUDGED in pools else None,
     )
     checks = Batches(pools["val"], config.batch, config.seed, stride=stride)
@@ -139,7 +140,7 @@ def train(
     shadow = deepcopy(network).to(fabric.device)  # takes the averaged weights
     if initial is not None:
         _load_initial(network, initial)
-    objectives = Objectives(network, config.objective)
+    objectives = Objectives(network, config.objective, half_maps=config.half_maps)
     optimiser = torch.optim.AdamW(objectives.parameters(), lr=config.rate, weight_decay=1e-4)
     averaged = AveragedWeights(network, config.average)
     step = 0
@@ -173,8 +174,7 @@ def train(
     while step < config.steps and not out_of_time:
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, config.steps, config.rate)
-        batch = Batch(*(tensor.to(fabric.device) for tensor in batches[step]))
-        terms = wrapped(batch)
+        terms = wrapped(batches[step].to(fabric.device))
         fabric.backward(terms["total"])
         fabric.clip_gradients(wrapped, optimiser, max_norm=2.0)
         optimiser.step()

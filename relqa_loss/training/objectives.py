@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from relqa_loss.network.mapper import Streams
 from relqa_loss.network.model import Encoding, ParityNetwork
 from relqa_loss.training.sets import NO_ORDER
 
 _SHARPNESS = 10.0  # a channel that leads by 0.3 is as good as certain
+_PRESENT = 0.02  # least severity at which a channel counts as distorted
 _ANCHOR = 0.2  # least share of the plain error pyramid in the distance
 _KAPPA = 1e-3  # keeps the logarithm of near-threshold distances from ruling the ranking
 
@@ -24,11 +26,31 @@ class ObjectiveWeights:
 
     maps: float = 10.0
     type: float = 0.2
+    region: float = 0.3
+    presence: float = 1.0
+    sign: float = 0.5
     path: float = 0.3
     ladder: float = 1.0
     consensus: float = 2.0
-    direction: float = 0.3
+    direction: float = 0.5
+    relative: float = 0.3
     anchor: float = 2.0
+
+
+class Pairs(NamedTuple):
+    """Windows of pairs, for the maps: ``PAIRS_PER_SET`` rows for each of some sets.
+
+    In the rows of a set, a photograph is compared with four distorted images of it, then the first
+    of these with the second.
+    """
+
+    reference: Tensor  # N×3×S×S
+    image: Tensor  # N×3×S×S
+    maps: Tensor  # N×K×h×w
+    worse: Tensor  # N: 1 where the image is certainly the worse one
+
+
+PAIRS_PER_SET = 5
 
 
 class Batch(NamedTuple):
@@ -41,57 +63,91 @@ class Batch(NamedTuple):
     order: Tensor  # B×Q×2
     worse: Tensor  # B×M
     partner: Tensor  # B×M: the image that each one is compared with as a distorted pair
+    pairs: Pairs
+
+    def to(self, device: torch.device) -> Batch:
+        """A copy on ``device``."""
+        pairs = Pairs(*(tensor.to(device) for tensor in self.pairs))
+        return Batch(*(tensor.to(device) for tensor in self[:-1]), pairs)  # type: ignore[arg-type, call-arg]
 
 
 class Objectives(nn.Module):
-    """The network and its training losses in one module, so that DDP sees one forward."""
+    """The network and its training losses in one module, so that DDP sees one forward.
 
-    def __init__(self, network: ParityNetwork, weights: ObjectiveWeights | None = None) -> None:
+    Args:
+        network: What is trained.
+        weights: Of the terms.
+        half_maps: Whether maps take bfloat16. Distances never do: they are compared with one
+            another down to the threshold of visibility.
+    """
+
+    def __init__(
+        self,
+        network: ParityNetwork,
+        weights: ObjectiveWeights | None = None,
+        *,
+        half_maps: bool = False,
+    ) -> None:
         super().__init__()
         self.network = network
         self.weights = weights or ObjectiveWeights()
+        self.half_maps = half_maps
         # Sharpness of the preference: how many times a distance must grow to be surely worse.
         self.log_slope = nn.Parameter(torch.tensor(1.0))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """All terms, and their weighted sum as ``total``."""
-        network, weights = self.network, self.weights
+        terms = {**self._map_terms(batch.pairs), **self._rank_terms(batch)}
+        terms["total"] = sum(
+            (getattr(self.weights, name) * value for name, value in terms.items()),
+            start=batch.reference.new_zeros(()),
+        )
+        return terms
+
+    def _map_terms(self, pairs: Pairs) -> dict[str, Tensor]:
+        streams, direction = self._relate(pairs.reference, pairs.image)
+        maps, target = streams.maps, pairs.maps
+        rows = maps.view(-1, PAIRS_PER_SET, *maps.shape[1:])
+        return {
+            "maps": _map_loss(maps, target),
+            "type": _type_loss(maps, target),
+            "region": _region_loss(maps, target),
+            "presence": _presence_loss(streams.presence, target),
+            "sign": _sign_loss(streams.sign, target),
+            "path": F.l1_loss(rows[:, 0] + rows[:, -1], rows[:, 1]),
+            "direction": _direction_loss(direction, target, pairs.worse),
+        }
+
+    def _rank_terms(self, batch: Batch) -> dict[str, Tensor]:
+        network = self.network
         sets, count = batch.images.shape[:2]
+        pixels = batch.images.flatten(0, 1)
+        ranks = batch.ranks.flatten(0, 1)
         reference = network.encode(batch.reference)
-        images = network.encode(batch.images.flatten(0, 1))
         repeated = _select(reference, torch.arange(sets).repeat_interleave(count))
-        maps, direction = network.maps_and_direction(repeated, images)
-        flat = network.distance(repeated, images)
+        flat = network.distance(repeated, pixels)
         distance = flat.view(sets, count)
+        plain = network.plain_distance(repeated, pixels)
 
         # Every second image is also related to another one of its set: neither is pristine.
         first = torch.arange(sets * count)[::2]
         second = (first // count) * count + batch.partner.cpu().flatten()[::2]
-        maps_between, direction_between = network.maps_and_direction(
-            _select(images, first), _select(images, second)
-        )
-
-        error = images.image - repeated.image
-        plain = network.error.plain(error) * network.scale
-
+        _, direction = self._relate(pixels[first], pixels[second])
         slope = self.log_slope.exp()
-        target = batch.maps.flatten(0, 1)
-        target_between = target[second] - target[first]
-        terms = {
-            "maps": 0.5 * (_map_loss(maps, target) + _map_loss(maps_between, target_between)),
-            "type": _type_loss(maps, target),
-            "path": F.l1_loss(maps[first] + maps_between, maps[second]),
+        return {
             "ladder": _certain_loss(distance, batch.order, slope),
-            "consensus": _consensus_loss(flat, batch.ranks.flatten(0, 1), slope),
-            "direction": _direction_loss(direction, flat.detach(), batch.worse.flatten())
-            + _relative_loss(direction_between, batch.ranks.flatten(0, 1), first, second),
+            "consensus": _consensus_loss(flat, ranks, slope),
+            "relative": _relative_loss(direction, ranks, first, second),
             "anchor": _anchor_loss(plain, flat),
         }
-        terms["total"] = sum(
-            (getattr(weights, name) * value for name, value in terms.items()),
-            start=distance.new_zeros(()),
-        )
-        return terms
+
+    def _relate(self, reference: Tensor, image: Tensor) -> tuple[Streams, Tensor]:
+        kind = image.device.type
+        with torch.autocast(kind, torch.bfloat16, enabled=self.half_maps):
+            streams, direction = self.network.streams_and_direction(
+                _channels_last(reference), _channels_last(image)
+            )
+        return Streams(*(stream.float() for stream in streams)), direction
 
 
 def log_distance(distance: Tensor) -> Tensor:
@@ -124,6 +180,11 @@ def _select(encoding: Encoding, rows: Tensor) -> Encoding:
     return Encoding(encoding.image[rows], tuple(f[rows] for f in encoding.features), encoding.size)
 
 
+def _channels_last(image: Tensor) -> Tensor:
+    # Convolutions follow the layout of their input; in this one they are fastest.
+    return image.contiguous(memory_format=torch.channels_last)
+
+
 def _map_loss(predicted: Tensor, target: Tensor) -> Tensor:
     # Most cells of most channels are zero. A large weight on the others would wake the maps sooner,
     # and make them claim what is merely possible: with 6 their error was twice that of all zeros.
@@ -137,6 +198,27 @@ def _type_loss(predicted: Tensor, target: Tensor) -> Tensor:
     strength, channel = target.abs().max(1)
     loss = F.cross_entropy(_SHARPNESS * predicted.abs(), channel, reduction="none")
     return _mean(loss, strength)
+
+
+def _region_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """The same for the mean over the region of the image's strongest channel: what it is, seen
+    as a whole."""
+    strength = target.abs()
+    peak, channel = strength.amax((-1, -2)).max(1)
+    region = strength[torch.arange(len(strength)), channel][:, None]
+    region = region * (region > 0.5 * peak[:, None, None, None])
+    within = (predicted * region).sum((-1, -2)) / region.sum((-1, -2)).clamp(min=1e-6)
+    loss = F.cross_entropy(_SHARPNESS * within.abs(), channel, reduction="none")
+    return _mean(loss, peak)
+
+
+def _presence_loss(logits: Tensor, target: Tensor) -> Tensor:
+    present = (target.abs() > _PRESENT).to(logits)
+    return F.binary_cross_entropy_with_logits(logits, present, 1 + 3 * present)
+
+
+def _sign_loss(sign: Tensor, target: Tensor) -> Tensor:
+    return _mean(F.softplus(-4 * sign * target.sign()), target.abs())
 
 
 def _certain_loss(distance: Tensor, order: Tensor, slope: Tensor) -> Tensor:
@@ -155,9 +237,10 @@ def _consensus_loss(distance: Tensor, ranks: Tensor, slope: Tensor) -> Tensor:
     return _mean(F.softplus(-margin), confidence)
 
 
-def _direction_loss(direction: Tensor, distance: Tensor, worse: Tensor) -> Tensor:
+def _direction_loss(direction: Tensor, target: Tensor, worse: Tensor) -> Tensor:
     # Near the threshold nobody could tell; those images count for less.
-    return _mean(F.softplus(4 * direction), worse * (distance / 0.1).clamp(max=1))
+    visible = (target.abs().amax((1, 2, 3)) / 0.1).clamp(max=1)
+    return _mean(F.softplus(4 * direction), worse * visible)
 
 
 def _relative_loss(direction: Tensor, ranks: Tensor, first: Tensor, second: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from relqa_loss.network import NetworkConfig, ParityNetwork, freeze, load_pretrained
-from relqa_loss.network.model import LEAST_SHARE
+from relqa_loss.network.model import LEAST_SHARE, prevailing_sign
 
 NETWORKS = ("shipped", "initial", "seed 1", "seed 2", "nano", "silent")
 
@@ -23,7 +23,9 @@ def _build(name: str) -> ParityNetwork:
         torch.manual_seed(len(name) if name == "initial" else ord(name[-1]))
         small = NetworkConfig(
             widths=(8, 8, 12, 12),
-            odd_widths=(4, 6, 8),
+            stem_width=4,
+            odd_widths=(4, 4, 6, 8),
+            even_widths=(4, 8, 8, 12),
             error_widths=(4, 6, 8, 8),
             judgement_width=6,
             floor=0.05,
@@ -39,7 +41,7 @@ def _build(name: str) -> ParityNetwork:
             # All that is learned of the distance says nothing: the guarantees alone remain.
             with torch.no_grad():
                 network.peak.fill_(-100)
-                network.map_head.weight.mul_(1000)
+                network.mapper.odd_head.weight.mul_(1000)
                 for judgement in network.error.judgements:
                     judgement.weigh.fill_(-100)
         return freeze(network)
@@ -299,10 +301,41 @@ def test_parts_equal_the_whole(network: ParityNetwork) -> None:
         assert torch.equal(whole.maps, maps)
         assert torch.equal(whole.distance, distance)
         assert torch.equal(whole.maps, network.distortion_maps(*encodings))
+        assert torch.equal(whole.maps, network.distortion_maps(reference, image))
+        alike = network.maps_and_distance(encodings[0], image, factors, cells)
+        assert all(torch.equal(*both) for both in zip(alike, (maps, distance), strict=True))
         assert torch.equal(whole.distance, network.distance(*encodings, factors, cells))
         assert torch.equal(whole.distance, network.distance(encodings[0], image, factors, cells))
         plain = network(reference, image, weight=cells).distance
         assert torch.equal(plain, network.distance(encodings[0], image, weight=cells))
+
+
+def test_streams_keep_their_parity(network: ParityNetwork) -> None:
+    first, second = images(21, 2, 2, 3, 48, 64)
+    with torch.no_grad():
+        forth, there = network.streams_and_direction(first, second)
+        back, home = network.streams_and_direction(second, first)
+    for odd in ("odd", "maps", "sign"):
+        assert torch.equal(getattr(forth, odd), -getattr(back, odd))
+    for even in ("even", "presence"):
+        assert torch.equal(getattr(forth, even), getattr(back, even))
+    assert torch.equal(there, -home)
+    assert (there.abs() <= 1).all()
+    assert (forth.sign.abs() <= 1).all()
+
+
+@given(share=st.floats(0, 1), scale=st.floats(1e-2, 1e3))
+def test_a_clear_direction_is_nearly_certain(share: float, scale: float) -> None:
+    columns = torch.linspace(0, 1, 64) <= share
+    evidence = scale * torch.where(columns, 1.0, -1.0).expand(1, 1, 8, 64)
+    sign = float(prevailing_sign(evidence))
+    balance = float(evidence.mean() / scale)
+    assert abs(sign) <= 1 + 1e-6
+    assert sign == -float(prevailing_sign(-evidence))
+    assert sign * balance >= 0
+    assert abs(sign) >= abs(balance) - 1e-3
+    if abs(balance) >= 0.2:
+        assert abs(sign) > 0.7
 
 
 def test_a_batch_gives_what_its_images_give(network: ParityNetwork) -> None:

@@ -21,7 +21,12 @@ from relqa_loss.network import pretrained as module
 from relqa_loss.network.pretrained import save_weights
 
 NANO = NetworkConfig(
-    widths=(8, 8, 12, 12), odd_widths=(4, 6, 8), error_widths=(4, 6, 8, 8), judgement_width=6
+    widths=(8, 8, 12, 12),
+    stem_width=4,
+    odd_widths=(4, 4, 6, 8),
+    even_widths=(4, 8, 8, 12),
+    error_widths=(4, 6, 8, 8),
+    judgement_width=6,
 )
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from relqa_loss.training.batches import Batches, Quantiles, collate
-from relqa_loss.training.objectives import Batch, consensus
+from relqa_loss.training.objectives import PAIRS_PER_SET, Batch
 from relqa_loss.training.sets import IMAGES_PER_SET, RankedSet
 
 SIZE, CELLS, CHANNELS, MEMBERS = 16, 4, 13, 3
@@ -59,7 +59,7 @@ def _batches(pool: Any, size: int = 4, seed: int = 0, **options: Any) -> Batches
 
 def _numbers(batches: Batches, steps: range) -> list[int]:
     """Numbers of the sets that some steps read."""
-    pool: Any = batches.sources[0].pool
+    pool: Any = batches.judged.pool
     pool.read.clear()
     for step in steps:
         batches[step]
@@ -72,7 +72,8 @@ def pool() -> _Pool:
 
 
 def _equal(first: Batch, second: Batch) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    tensors = [*zip(first[:-1], second[:-1]), *zip(first.pairs, second.pairs)]  # noqa: B905
+    return all(torch.equal(a, b) for a, b in tensors)
 
 
 def test_same_step_same_batch(pool: _Pool) -> None:
@@ -104,21 +105,64 @@ def test_stride_leaves_even_sets_only(pool: _Pool) -> None:
     assert sorted(numbers) == sorted([*range(0, 24, 2)] * 2)
 
 
-def test_unjudged_sets_join_without_an_order(pool: _Pool) -> None:
+def test_unjudged_sets_give_the_pairs(pool: _Pool) -> None:
     others: Any = _Pool(24)
     others.sets = [each._replace(panel=torch.zeros(IMAGES_PER_SET, 0)) for each in others.sets]
-    plain, joined = _batches(pool), _batches(pool, unjudged=(others, 2))
+    plain, joined = _batches(pool), _batches(pool, unjudged=(others, 3))
     for step in (0, 5):
+        others.read.clear()
         batch = joined[step]
-        assert batch.reference.shape[0] == 4 + 2
-        assert not batch.ranks[:4].isnan().any()
-        assert batch.ranks[4:].isnan().all()
-        _, confidence = consensus(batch.ranks.flatten(0, 1))
-        judged = 4 * IMAGES_PER_SET
-        assert (confidence[judged:] == 0).all()
-        assert (confidence[:, judged:] == 0).all()
-        _, alone = consensus(plain[step].ranks.flatten(0, 1))
-        torch.testing.assert_close(confidence[:judged, :judged], alone)
+        assert len(others.read) == 3
+        assert batch.pairs.reference.shape[0] == 3 * PAIRS_PER_SET
+        assert plain[step].pairs.reference.shape[0] == 4 * PAIRS_PER_SET
+        assert all(torch.equal(*both) for both in zip(batch[:-1], plain[step][:-1], strict=True))
+
+
+def _cells(image: Tensor) -> Tensor:
+    """The numbers that :func:`_set` wrote into an image and its maps alike."""
+    return F.avg_pool2d(image[:, :1] * 255, 4)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**40), window=st.sampled_from([8, 16, None]))
+def test_pairs_keep_images_and_maps_together(seed: int, window: int | None) -> None:
+    each = _set(0)
+    each = each._replace(worse=torch.arange(float(IMAGES_PER_SET)))
+    generator = torch.Generator().manual_seed(seed)
+    pairs = collate([each, each], Quantiles(each.panel), generator, window=window).pairs
+    side = window or SIZE
+    rows = 2 * PAIRS_PER_SET
+    assert pairs.image.shape == pairs.reference.shape == (rows, 3, side, side)
+    assert pairs.maps.shape == (rows, CHANNELS, side // 4, side // 4)
+    for first in (0, PAIRS_PER_SET):
+        alone = slice(first, first + PAIRS_PER_SET - 1)
+        between = first + PAIRS_PER_SET - 1
+        torch.testing.assert_close(pairs.maps[alone, :1] * 127, _cells(pairs.image[alone]))
+        assert len(set(pairs.worse[alone].tolist())) == PAIRS_PER_SET - 1  # no image twice
+        # The last one compares two of the images: no pristine one takes part.
+        assert torch.equal(pairs.reference[between], pairs.image[first])
+        assert torch.equal(pairs.image[between], pairs.image[first + 1])
+        assert torch.equal(pairs.maps[between], pairs.maps[first + 1] - pairs.maps[first])
+        assert pairs.worse[between] == 0
+
+
+def test_pairs_prefer_distorted_images() -> None:
+    each = _set(0)
+    maps = each.maps.clone()
+    maps[:4] = 0
+    each = each._replace(maps=maps)
+    shares = [
+        float(
+            (collate([each], Quantiles(each.panel), generator).pairs.maps[:-1] != 0)
+            .any(1)
+            .any(1)
+            .any(1)
+            .float()
+            .mean()
+        )
+        for generator in (torch.Generator().manual_seed(seed) for seed in range(50))
+    ]
+    assert sum(shares) / len(shares) > 0.8
 
 
 def test_values_and_shapes(pool: _Pool) -> None:

@@ -26,14 +26,30 @@ from relqa_loss.training.loop import Progress, TrainResult, train
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = TrainConfig(
-    steps=12, sets=32, validation_sets=32, crop=64, batch=2, validate_every=4, seed=5
+    steps=12,
+    sets=32,
+    validation_sets=32,
+    crop=64,
+    window=48,
+    batch=2,
+    validate_every=4,
+    seed=5,
 )
 
 
 def _script(path: Path) -> Path:
     settings = {
         name: getattr(CONFIG, name)
-        for name in ("steps", "sets", "validation_sets", "crop", "batch", "validate_every", "seed")
+        for name in (
+            "steps",
+            "sets",
+            "validation_sets",
+            "crop",
+            "window",
+            "batch",
+            "validate_every",
+            "seed",
+        )
     }
     path.write_text(
         f"""
@@ -264,9 +280,18 @@ def test_folder_without_photographs_is_refused(whole: _Whole, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "change", [{"crop": 70}, {"crop": 48}, {"steps": 0}, {"batch": 0}], ids=str
+    "change",
+    [
+        {"crop": 70},
+        {"crop": 48},
+        {"window": 40},
+        {"window": 80},
+        {"steps": 0},
+        {"batch": 0},
+    ],
+    ids=str,
 )
-def test_impossible_settings_are_refused(change: dict[str, int]) -> None:
+def test_impossible_settings_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):
         replace(CONFIG, **change)  # type: ignore[arg-type]
 
@@ -285,6 +310,21 @@ def test_initial_weights_are_the_start(whole: _Whole, photos: Path, tmp_path: Pa
     other = replace(CONFIG, network=replace(CONFIG.network, judgement_width=8))
     with pytest.raises(ValueError, match="does not fit"):
         _train(photos, tmp_path / "b.safetensors", whole, initial=whole.out, config=other)
+
+
+def test_half_precision_is_for_the_maps_alone(whole: _Whole, photos: Path, tmp_path: Path) -> None:
+    seen: list[Mapping[str, float]] = []
+    _train(
+        photos,
+        tmp_path / "half.safetensors",
+        whole,
+        config=replace(CONFIG, half_maps=True),
+        minutes=0.0,
+        progress=Progress(step=lambda step, total, losses: seen.append(losses)),
+    )
+    assert seen[0]["maps"] != whole.losses[0]["maps"]
+    assert seen[0]["maps"] == pytest.approx(whole.losses[0]["maps"], rel=0.05)
+    assert seen[0]["consensus"] == whole.losses[0]["consensus"]
 
 
 @pytest.mark.slow

@@ -12,14 +12,19 @@ from torch import Tensor
 from relqa_loss.channels import CHANNELS
 from relqa_loss.network import NetworkConfig, ParityNetwork
 from relqa_loss.training.objectives import (
+    PAIRS_PER_SET,
     Batch,
     Objectives,
     ObjectiveWeights,
+    Pairs,
     _certain_loss,
     _consensus_loss,
     _direction_loss,
     _map_loss,
+    _presence_loss,
+    _region_loss,
     _relative_loss,
+    _sign_loss,
     _type_loss,
     consensus,
     log_distance,
@@ -138,12 +143,49 @@ def test_type_loss_wants_the_right_channel_to_lead() -> None:
     assert float(_type_loss(target, 0 * target)) == 0
 
 
+def test_region_loss_judges_the_strongest_channel_as_a_whole() -> None:
+    target = torch.zeros(2, len(CHANNELS), 4, 4)
+    target[:, 2, :2] = -0.5
+    target[:, 4, 2:] = 0.2
+    right = _region_loss(target, target)
+    # Cells may err as long as their mean is right.
+    uneven = target.clone()
+    uneven[:, 2, 0] = -1.0
+    uneven[:, 2, 1] = 0.0
+    torch.testing.assert_close(_region_loss(uneven, target), right)
+    assert float(right) < float(_region_loss(0 * target, target))
+    assert float(_region_loss(0 * target, target)) < float(_region_loss(target.roll(1, 1), target))
+    # What is found outside the region does not count.
+    outside = target.clone()
+    outside[:, 7, 2:] = 0.9
+    torch.testing.assert_close(_region_loss(outside, target), right)
+    assert float(_region_loss(target, 0 * target)) == 0
+
+
+def test_presence_and_sign_are_separate_questions() -> None:
+    target = torch.zeros(1, len(CHANNELS), 4, 4)
+    target[:, 2, :2] = -0.5
+    logits = torch.where(target != 0, 4.0, -4.0)
+    assert float(_presence_loss(logits, target)) < 0.1 < float(_presence_loss(-logits, target))
+    torch.testing.assert_close(_presence_loss(logits, target), _presence_loss(logits, -target))
+    sign = torch.zeros_like(target)
+    sign[:, 2] = -0.9
+    right, wrong = _sign_loss(sign, target), _sign_loss(-sign, target)
+    assert float(right) < float(_sign_loss(0 * sign, target)) < float(wrong)
+    sign[:, 5] = 0.9  # a sign without a distortion is neither right nor wrong
+    torch.testing.assert_close(_sign_loss(sign, target), right)
+    assert float(_sign_loss(sign, 0 * target)) == 0
+
+
 def test_direction_loss_wants_worse_images_below_zero() -> None:
-    worse, distance = torch.tensor([1.0, 0.0]), torch.tensor([1.0, 1.0])
-    low = _direction_loss(torch.tensor([-0.9, 0.9]), distance, worse)
-    high = _direction_loss(torch.tensor([0.9, 0.9]), distance, worse)
+    worse = torch.tensor([1.0, 0.0])
+    target = torch.zeros(2, len(CHANNELS), 4, 4)
+    target[:, 3] = 0.5
+    low = _direction_loss(torch.tensor([-0.9, 0.9]), target, worse)
+    high = _direction_loss(torch.tensor([0.9, 0.9]), target, worse)
     assert float(low) < float(high)
-    assert float(_direction_loss(torch.tensor([0.9, 0.9]), distance, 0 * worse)) == 0
+    assert float(_direction_loss(torch.tensor([0.9, 0.9]), target, 0 * worse)) == 0
+    assert float(_direction_loss(torch.tensor([0.9, 0.9]), 0 * target, worse)) == 0
 
 
 def test_relative_loss_wants_a_positive_direction_towards_the_better_image() -> None:
@@ -168,15 +210,22 @@ def _batch(sets: int = 2, size: int = 32) -> Batch:
     def rand(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=generator)
 
-    images = IMAGES_PER_SET
+    images, cells = IMAGES_PER_SET, size // 4
+    rows = sets * PAIRS_PER_SET
     return Batch(
         reference=rand(sets, 3, size, size),
         images=rand(sets, images, 3, size, size),
-        maps=rand(sets, images, len(CHANNELS), size // 4, size // 4) - 0.5,
+        maps=rand(sets, images, len(CHANNELS), cells, cells) - 0.5,
         ranks=rand(sets, images, 1).expand(-1, -1, 4),
         order=torch.tensor([[1, 0], [2, 1], [2, 0], [NO_ORDER, NO_ORDER]]).repeat(sets, 1, 1),
         worse=torch.ones(sets, images),
         partner=(torch.arange(images)[None] + 1).repeat(sets, 1) % images,
+        pairs=Pairs(
+            reference=rand(rows, 3, size, size),
+            image=rand(rows, 3, size, size),
+            maps=rand(rows, len(CHANNELS), cells, cells) - 0.5,
+            worse=torch.ones(rows),
+        ),
     )
 
 
@@ -208,7 +257,8 @@ def test_every_parameter_takes_part(objectives: Objectives) -> None:
 def test_identical_images_train_without_nan(objectives: Objectives) -> None:
     batch = _batch()
     same = batch.reference[:, None].expand(-1, IMAGES_PER_SET, -1, -1, -1)
-    terms = objectives(batch._replace(images=same, maps=0 * batch.maps))
+    pairs = batch.pairs._replace(image=batch.pairs.reference, maps=0 * batch.pairs.maps)
+    terms = objectives(batch._replace(images=same, pairs=pairs))
     terms["total"].backward()
     # Not exactly zero: convolutions round differently in batches of different sizes.
     assert float(terms["path"].detach()) < 1e-6
