@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import torch
@@ -149,6 +150,19 @@ class Batches:
             pair_sets=None if self.unjudged is None else self.unjudged.at(step),
             window=self.window,
         )
+
+
+def read_ahead(batches: Batches, steps: range) -> Iterator[Batch]:
+    """The batches of ``steps``, each one read while the one before it is in use.
+
+    A large pool does not stay in memory: most reads wait for the disk.
+    """
+    with ThreadPoolExecutor(1) as reader:
+        upcoming: Future[Batch] | None = None
+        for step in steps:
+            batch = upcoming.result() if upcoming else batches[step]
+            upcoming = reader.submit(batches.__getitem__, step + 1) if step + 1 in steps else None
+            yield batch
 
 
 @dataclass

@@ -14,7 +14,7 @@ import torch
 from relqa_loss.distortions import get_operator, operator_names
 from relqa_loss.network.model import ParityNetwork
 from relqa_loss.network.pretrained import WeightsRecord, find_weights, save_weights
-from relqa_loss.training.batches import Batches
+from relqa_loss.training.batches import Batches, read_ahead
 from relqa_loss.training.calibration import calibrate_scale
 from relqa_loss.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
 from relqa_loss.training.config import TrainConfig
@@ -170,11 +170,10 @@ def train(
 
     figures: dict[str, float] = {}
     training_began = time.monotonic()
-    out_of_time = False
-    while step < config.steps and not out_of_time:
+    for batch in read_ahead(batches, range(step, config.steps)):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, config.steps, config.rate)
-        terms = wrapped(batches[step].to(fabric.device))
+        terms = wrapped(batch.to(fabric.device))
         fabric.backward(terms["total"])
         fabric.clip_gradients(wrapped, optimiser, max_norm=2.0)
         optimiser.step()
@@ -185,6 +184,7 @@ def train(
         progress.step(step, config.steps, losses)
         if logger is not None and step % 10 == 0:
             fabric.log_dict({f"loss/{name}": value for name, value in losses.items()}, step)
+        out_of_time = False
         if minutes is not None:
             spent = (time.monotonic() - training_began) / 60
             # The first process decides, so that all leave the loop at the same step.
@@ -198,6 +198,8 @@ def train(
                     fabric.log_dict({f"val/{name}": v for name, v in figures.items()}, step)
             checkpoint()
             fabric.barrier()
+        if out_of_time:
+            break
 
     record = None
     if rank == 0:

@@ -17,6 +17,7 @@ from relqa_loss.training.sets import NO_ORDER
 _SHARPNESS = 10.0  # a channel that leads by 0.3 is as good as certain
 _PRESENT = 0.02  # least severity at which a channel counts as distorted
 _ANCHOR = 0.2  # least share of the plain error pyramid in the distance
+_RELATED = 4  # every fourth image of the ranked sets
 _KAPPA = 1e-3  # keeps the logarithm of near-threshold distances from ruling the ranking
 
 
@@ -121,17 +122,17 @@ class Objectives(nn.Module):
     def _rank_terms(self, batch: Batch) -> dict[str, Tensor]:
         network = self.network
         sets, count = batch.images.shape[:2]
-        pixels = batch.images.flatten(0, 1)
+        pixels = _channels_last(batch.images.flatten(0, 1))
         ranks = batch.ranks.flatten(0, 1)
-        reference = network.encode(batch.reference)
+        reference = network.encode(_channels_last(batch.reference))
         repeated = _select(reference, torch.arange(sets).repeat_interleave(count))
         flat = network.distance(repeated, pixels)
         distance = flat.view(sets, count)
         plain = network.plain_distance(repeated, pixels)
 
-        # Every second image is also related to another one of its set: neither is pristine.
-        first = torch.arange(sets * count)[::2]
-        second = (first // count) * count + batch.partner.cpu().flatten()[::2]
+        # Some images are also related to another one of their set: neither is pristine.
+        first = torch.arange(sets * count)[::_RELATED]
+        second = (first // count) * count + batch.partner.cpu().flatten()[::_RELATED]
         _, direction = self._relate(pixels[first], pixels[second])
         slope = self.log_slope.exp()
         return {

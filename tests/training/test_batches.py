@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from relqa_loss.training.batches import Batches, Quantiles, collate
+from relqa_loss.training.batches import Batches, Quantiles, collate, read_ahead
 from relqa_loss.training.objectives import PAIRS_PER_SET, Batch
 from relqa_loss.training.sets import IMAGES_PER_SET, RankedSet
 
@@ -163,6 +163,13 @@ def test_pairs_prefer_distorted_images() -> None:
         for generator in (torch.Generator().manual_seed(seed) for seed in range(50))
     ]
     assert sum(shares) / len(shares) > 0.8
+
+
+def test_reading_ahead_changes_nothing(pool: _Pool) -> None:
+    batches = _batches(pool)
+    for step, batch in zip(range(5, 9), read_ahead(batches, range(5, 9)), strict=True):
+        assert _equal(batch, _batches(pool)[step])
+    assert list(read_ahead(batches, range(4, 4))) == []
 
 
 def test_values_and_shapes(pool: _Pool) -> None:
