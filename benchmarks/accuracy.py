@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from _common import photographs, provenance, table
+from _common import command, photographs, provenance, table
 
 from relqa_loss.distortions import get_operator, operator_names
 from relqa_loss.evaluation.agreement import badness_columns, rank_agreement
@@ -97,7 +97,7 @@ def main() -> None:
     photos = photographs(arguments.photos, arguments.size, arguments.count)
     probes, ladders = probe_bank(network, photos, [*trained, *held_out], note("maps"))
     maps, steps, by_operator = [], [], []
-    figures: dict[str, object] = {"weights": record.version}
+    figures: dict[str, object] = {"weights": record.version, "command": command()}
     for group, names in groups.items():
         if not names:
             continue

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from _common import provenance, table
+from _common import command, provenance, table
 from torch import Tensor, nn
 
 from relqa_loss import RelationalLoss
@@ -294,6 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if parsed.json is not None:
         content = {
             "weights": record.version,
+            "command": command(),
             "weights_bytes": record.path.stat().st_size,
             "device": device.type,
             "threads": torch.get_num_threads(),

@@ -8,11 +8,12 @@ Several weights can be compared in one run. L1 and SSIM are run beside them.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
 import torch
-from _common import photographs, provenance, table
+from _common import command, photographs, provenance, table
 from torch import Tensor
 
 from relqa_loss.distortions import get_operator, operator_names
@@ -57,6 +58,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--scans", type=int, default=6, help="photographs for line scans")
     parser.add_argument("--out", type=Path, help="markdown file to write as well")
+    parser.add_argument("--json", type=Path, help="figures of the first weights as JSON")
     arguments = parser.parse_args()
     if arguments.count < 2:
         parser.error("--count must be at least 2: one start is another photograph")
@@ -119,6 +121,14 @@ def main() -> None:
     print(report)
     if arguments.out:
         arguments.out.write_text(report + "\n", "utf-8")
+    if arguments.json:
+        figures = {
+            "weights": recovery[0][0],
+            "command": command(),
+            "recovery dB": dict(zip(STARTS, recovery[0][1:], strict=True)),
+            "monotone line scans": scans[0][1],
+        }
+        arguments.json.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,196 @@
+"""Write the model card and the README's table from the figures that the benchmarks wrote.
+
+    python benchmarks/model_card.py --weights runs/final.safetensors --figures runs --photos DIR
+
+``--figures`` holds ``accuracy``, ``accuracy-heldout``, ``trust`` and ``speed``, each as ``.md`` and
+``.json``. All of them must have been measured on the weights of ``--weights``, except those of the
+run without the held-out operators.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from speed import OURS
+
+from relqa_loss._files import write_atomically
+from relqa_loss.network import find_weights
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAD = "<!-- figures: table of the measured figures of the shipped weights -->\n"
+FOOT = "<!-- figures end -->"
+
+
+def training(record: dict[str, Any]) -> str:
+    """The runs that led to the weights, the first one first."""
+    chain = [record]
+    while chain[0].get("initial"):
+        chain.insert(0, chain[0]["initial"]["training"])
+    last = chain[-1]
+    rows = ["| run | command | commit | steps | minutes |", "| --- | --- | --- | --- | --- |"]
+    rows += [
+        f"| {number} | `{run['command']}` | `{run['commit']}` | {run['step']} "
+        f"| {run['seconds'] / 60:.0f} |"
+        for number, run in enumerate(chain, 1)
+    ]
+    fingerprints = " and ".join(
+        f"`{last['photos'][split]['sha256'][:16]}…` ({split})" for split in ("train", "val")
+    )
+    return (
+        f"Each run starts from the weights of the one before; seed {last['config']['seed']}, "
+        f"{last['date']}, torch {last['torch']}:\n\n" + "\n".join(rows) + "\n\n"
+        f"Fingerprints (SHA-256) of the photographs: {fingerprints}; complete in the manifest."
+    )
+
+
+def photographs(manifest: Path) -> tuple[str, str]:
+    """How many there are, and a table of their sources and licences."""
+    with manifest.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    splits = Counter(row["split"] for row in rows)
+    counts = Counter((row["source"], row["licence"], row["split"]) for row in rows)
+    lines = [
+        f"| {source} | {licence} | {counts[source, licence, 'train']} "
+        f"| {counts[source, licence, 'val']} |"
+        for source, licence in sorted({(row["source"], row["licence"]) for row in rows})
+    ]
+    return f"{splits['train']} for training, {splits['val']} for validation.", "\n".join(lines)
+
+
+def percent(*values: float) -> str:
+    return " / ".join(f"{100 * value:.1f}%" for value in values)
+
+
+def targets(figures: dict[str, dict[str, Any]], size: int) -> str:
+    """What the design asks for, and what was reached."""
+    rows = [("what", "target", "reached"), ("---", "---", "---")]
+
+    def maps(group: dict[str, Any]) -> str:
+        values = group["maps"]
+        return f"{percent(values['dominant ≥.3'], values['sign ≥.3'])} / {values['AUROC ≥.3']:.3f}"
+
+    trained = figures["accuracy"]["trained operators"]
+    held_out = figures["accuracy-heldout"]["held-out operators"]
+    rows += [
+        (
+            "maps at severity ≥ 0.3, unseen photographs: dominant channel / sign / AUROC",
+            "≥ 95% / ≥ 98% / ≥ 0.95",
+            maps(trained),
+        ),
+        (
+            "the same, held-out operators (a run of their own)",
+            "≥ 75% / ≥ 90% / ≥ 0.90",
+            maps(held_out),
+        ),
+        (
+            "monotone ladders, distance rises",
+            "≥ 97%",
+            percent(trained["ladders"]["distance rises"]),
+        ),
+        ("the same, score falls", "≥ 97%", percent(trained["ladders"]["score falls"])),
+    ]
+    recovery = figures["trust"]["recovery dB"]
+    rows += [
+        (
+            f"recovery by gradient descent from {' / '.join(recovery)}",
+            "≥ 35 dB",
+            " / ".join(f"{value:.1f}" for value in recovery.values()) + " dB",
+        ),
+        ("monotone line scans", "–", percent(figures["trust"]["monotone line scans"])),
+        (
+            "agreement with people on TID2013 and KADID-10k",
+            "≥ 0.90",
+            "not measured: the data sets are not at hand",
+        ),
+        ("weights in the wheel", "≤ 4 MB", f"{size / 1e6:.1f} MB"),
+    ]
+    results = figures["speed"]["results"]
+    where = " / ".join(f"{side}²" for side in results)
+    for name, target in (
+        ("LPIPS-Alex architecture", "≥ 3×"),
+        ("piq MS-SSIM", "≥ 3×"),
+        ("DISTS architecture", "≥ 50×"),
+    ):
+        times = " / ".join(
+            f"{ratio(found, name, 'milliseconds'):.2f}×" for found in results.values()
+        )
+        rows.append((f"faster than {name}, forward + backward at {where}", target, times))
+    memory = " / ".join(
+        f"{1 / ratio(found, 'LPIPS-Alex architecture', 'peak_mib'):.2f}×"
+        for found in results.values()
+    )
+    rows.append((f"peak memory beside LPIPS-Alex at {where}", "≤ 0.5×", memory))
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def ratio(found: dict[str, Any], name: str, what: str) -> float:
+    """Theirs over ours; of times, the median over repeats paired in time, as in the table."""
+    theirs, ours = found[name][what], found[OURS][what]
+    if not isinstance(theirs, list):
+        return float(theirs / ours)
+    ratios = sorted(their / our for their, our in zip(theirs, ours, strict=True))
+    middle = len(ratios) // 2
+    return float(ratios[middle] if len(ratios) % 2 else sum(ratios[middle - 1 : middle + 1]) / 2)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument(
+        "--figures", type=Path, required=True, help="folder of the benchmarks' files"
+    )
+    parser.add_argument("--photos", type=Path, required=True, help="folder with a MANIFEST.csv")
+    arguments = parser.parse_args()
+
+    record = find_weights(arguments.weights)
+    names = ("accuracy", "accuracy-heldout", "trust", "speed")
+    figures = {
+        name: json.loads((arguments.figures / f"{name}.json").read_text("utf-8")) for name in names
+    }
+    tables = {
+        name: (arguments.figures / f"{name}.md").read_text("utf-8").strip().replace("#### ", "### ")
+        for name in names
+    }
+    for name, found in figures.items():
+        if name != "accuracy-heldout" and not record.sha256.startswith(
+            found["weights"].rpartition("@")[2]
+        ):
+            parser.error(f"{name}.json was measured on {found['weights']}, not {record.version}")
+
+    counts, licences = photographs(arguments.photos / "MANIFEST.csv")
+    table = targets(figures, arguments.weights.stat().st_size)
+    card = Path(__file__).with_suffix(".md").read_text("utf-8")
+    for place, text in {
+        "TRAINING": training(record.training),
+        "COUNTS": counts,
+        "LICENCES": licences,
+        "WEIGHTS": arguments.weights.as_posix(),
+        "ACCURACY COMMAND": figures["accuracy"]["command"],
+        "ACCURACY": tables["accuracy"],
+        "HELD-OUT COMMAND": figures["accuracy-heldout"]["command"],
+        "HELD-OUT": tables["accuracy-heldout"],
+        "TRUST COMMAND": figures["trust"]["command"],
+        "TRUST": tables["trust"],
+        "SPEED COMMAND": figures["speed"]["command"],
+        "SPEED": tables["speed"],
+        "TARGETS": table,
+    }.items():
+        card = card.replace(f"@{place}@", text)
+    write_atomically(ROOT / "pretrained" / "MODEL_CARD.md", card.encode())
+
+    path = ROOT / "README.md"
+    before, _, rest = path.read_text("utf-8").partition(HEAD)
+    _, _, after = rest.partition(FOOT)
+    write_atomically(path, f"{before}{HEAD}\n{table}\n\n{FOOT}{after}".encode())
+    sys.stdout.write(table + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
