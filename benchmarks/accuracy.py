@@ -155,7 +155,8 @@ def main() -> None:
             f"{len(ranked)} for ranks ({arguments.rank_size}²), all of the `val` split. "
             + provenance(record.version),
             "#### Maps\n\n`≥.3`: at severity 0.3 and more. AUROC over masked probes. MAE over all "
-            "channels.\n\n" + table(MAP_HEADER, maps),
+            "channels. Images in which nothing changed, such as a grey photograph under a colour "
+            "operator, are left out.\n\n" + table(MAP_HEADER, maps),
             "#### Ladders of five severities, whole image\n\n" + table(LADDER_HEADER, steps),
             "#### By operator\n\n" + table(("", *MAP_HEADER[1:5], *LADDER_HEADER[2:]), by_operator),
             f"#### Path consistency\n\nRelative gap of the maps {path[0]:.3f}, of the score "

@@ -48,8 +48,11 @@ class Ladder:
 
 def probe_operator(
     network: ParityNetwork, photo: Tensor, operator: str, seed: int
-) -> tuple[list[Probe], Ladder]:
+) -> tuple[list[Probe], Ladder | None]:
     """Run one operator's ladder over one photograph, whole and through a mask.
+
+    Images in which nothing changed (a colour operator on a grey photograph) are left out: there is
+    nothing to find. So is the ladder, if that holds for all of its rungs.
 
     Args:
         network: Frozen or not; it is only read.
@@ -71,8 +74,11 @@ def probe_operator(
     with torch.no_grad():
         relation = network(photo.expand_as(images), images)
     channel = network.channels.index(declared.channel)
+    changed = (images != photo).flatten(1).any(1)
     probes = []
     for index, sample in enumerate(samples):
+        if not changed[index]:
+            continue
         step = sample.recipe.steps[0]
         maps = relation.maps[index]
         mask = F.avg_pool2d(sample.masks[None], 4, ceil_mode=True)[0, 0]
@@ -92,6 +98,8 @@ def probe_operator(
             )
         )
     whole = slice(0, len(LEVELS))
+    if not bool(changed[whole].any()):
+        return probes, None
     return probes, Ladder(
         operator=operator,
         distance_rises=bool((relation.distance[whole].diff() > 0).all()),
@@ -113,7 +121,8 @@ def probe_bank(
         for number, operator in enumerate(operators):
             found, ladder = probe_operator(network, photo, operator, seed=row * 7 + number)
             probes += found
-            ladders.append(ladder)
+            if ladder is not None:
+                ladders.append(ladder)
         if progress is not None:
             progress(row + 1, len(photos))
     return probes, ladders

@@ -51,9 +51,21 @@ def test_probe_of_a_brighter_image() -> None:
     assert {probe.mask for probe in probes[:5]} == {"whole"}
     assert "whole" not in {probe.mask for probe in probes[5:]}
     assert all(math.isnan(probe.auroc) for probe in probes[:5])
+    assert ladder is not None
     assert ladder.distance_rises
     # The tone channels are the first that any training learns.
     assert all(probe.dominant and probe.sign for probe in probes[2:5])
+
+
+def test_what_changes_nothing_is_left_out() -> None:
+    photo = (
+        torch.from_numpy(skimage.data.camera()[:64, 160:224].copy())[None].expand(3, -1, -1) / 255
+    )
+    network: ParityNetwork = load_pretrained()
+    assert probe_operator(network, photo, "saturation_up", seed=0) == ([], None)
+    probes, ladder = probe_operator(network, photo, "darken", seed=0)
+    assert len(probes) == 2 * len(LEVELS)
+    assert ladder is not None
 
 
 def test_path_consistency_of_identical_ways_is_finite() -> None:
