@@ -12,7 +12,7 @@ from torch import Tensor
 from relqa_loss.network.model import MAP_STRIDE
 from relqa_loss.training.objectives import PAIRS_PER_SET, Batch, Pairs
 from relqa_loss.training.pool import Pool
-from relqa_loss.training.sets import IMAGES_PER_SET, RankedSet
+from relqa_loss.training.sets import IMAGES_PER_SET, NO_ORDER, RankedSet
 
 _PRIME = 1_000_003
 _FAINT = 0.02  # added to the chance of an image to be drawn for a pair
@@ -71,18 +71,40 @@ def collate(
 def _pairs(each: RankedSet, window: int | None, generator: torch.Generator) -> Pairs:
     """A random window of some images of a set, the distorted ones first."""
     each = _flip(_cut(each, window, generator), generator)
-    strength = each.maps.abs().flatten(1).amax(1).float() / 127
-    # Near-threshold images teach least about types, and there are most of them.
-    chosen = torch.multinomial(strength + _FAINT, PAIRS_PER_SET - 1, generator=generator)
+    chosen = _choose(each, generator)
     reference = each.reference.float() / 255
     images = each.images[chosen].float() / 255
     maps = each.maps[chosen].float() / 127
+    between = _certainly_worse(each.order, int(chosen[1]), int(chosen[0]))
     return Pairs(
         reference=torch.cat([reference.expand_as(images), images[:1]]),
         image=torch.cat([images, images[1:2]]),
         maps=torch.cat([maps, maps[1:2] - maps[:1]]),
-        worse=torch.cat([each.worse[chosen], torch.zeros(1)]),
+        worse=torch.cat([each.worse[chosen], torch.tensor([between])]),
     )
+
+
+def _choose(each: RankedSet, generator: torch.Generator) -> Tensor:
+    """Numbers of the images that take part; every other time the first two have a known order."""
+    strength = each.maps.abs().flatten(1).amax(1).float() / 127
+    # Near-threshold images teach least about types, and there are most of them.
+    chance = strength + _FAINT
+    certain = each.order[(each.order != NO_ORDER).all(1)]
+    row, coin = torch.rand(2, generator=generator).tolist()
+    if coin < 0.5 and len(certain):
+        first = certain[int(row * len(certain))]
+        if coin < 0.25:
+            first = first.flip(0)
+        chance[first] = 0
+        rest = torch.multinomial(chance, PAIRS_PER_SET - 3, generator=generator)
+        return torch.cat([first, rest])
+    return torch.multinomial(chance, PAIRS_PER_SET - 1, generator=generator)
+
+
+def _certainly_worse(order: Tensor, image: int, other: int) -> float:
+    """1 where ``image`` is certainly worse than ``other``, −1 where it is better, else 0."""
+    known = {(worse, better) for worse, better in order.tolist()}
+    return float((image, other) in known) - float((other, image) in known)
 
 
 def _cut(each: RankedSet, window: int | None, generator: torch.Generator) -> RankedSet:

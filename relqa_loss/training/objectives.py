@@ -48,7 +48,7 @@ class Pairs(NamedTuple):
     reference: Tensor  # N×3×S×S
     image: Tensor  # N×3×S×S
     maps: Tensor  # N×K×h×w
-    worse: Tensor  # N: 1 where the image is certainly the worse one
+    worse: Tensor  # N: 1 where the image is certainly the worse one, −1 where it is the better one
 
 
 PAIRS_PER_SET = 5
@@ -241,7 +241,7 @@ def _consensus_loss(distance: Tensor, ranks: Tensor, slope: Tensor) -> Tensor:
 def _direction_loss(direction: Tensor, target: Tensor, worse: Tensor) -> Tensor:
     # Near the threshold nobody could tell; those images count for less.
     visible = (target.abs().amax((1, 2, 3)) / 0.1).clamp(max=1)
-    return _mean(F.softplus(4 * direction), worse * visible)
+    return _mean(F.softplus(4 * worse * direction), worse.abs() * visible)
 
 
 def _relative_loss(direction: Tensor, ranks: Tensor, first: Tensor, second: Tensor) -> Tensor:

@@ -186,6 +186,8 @@ def test_direction_loss_wants_worse_images_below_zero() -> None:
     assert float(low) < float(high)
     assert float(_direction_loss(torch.tensor([0.9, 0.9]), target, 0 * worse)) == 0
     assert float(_direction_loss(torch.tensor([0.9, 0.9]), 0 * target, worse)) == 0
+    # A better image has the opposite sign.
+    torch.testing.assert_close(_direction_loss(torch.tensor([0.9, 0.9]), target, -worse), low)
 
 
 def test_relative_loss_wants_a_positive_direction_towards_the_better_image() -> None:
