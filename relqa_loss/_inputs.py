@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal, get_args
 
 import torch
@@ -67,21 +67,29 @@ def prepare_pair(
         ValueError: For a wrong shape or device, sides below 32, or, with ``"raise"``, values
             outside the range or NaN.
     """
-    _check_tensor(preds, "preds", data_range)
-    _check_tensor(target, "target", data_range)
-    if preds.shape != target.shape:
-        raise ValueError(
-            f"preds and target must have the same shape, got {tuple(preds.shape)} and "
-            f"{tuple(target.shape)}"
-        )
-    if preds.device != target.device:
-        raise ValueError(
-            f"preds and target must be on the same device, got {preds.device} and {target.device}"
-        )
-    scaled = (_scale(preds, data_range, dtype), _scale(target, data_range, dtype))
-    if on_out_of_range == "raise" and all(map(_readable, scaled)):
-        _check_range({"preds": scaled[0], "target": scaled[1]}, data_range)
-    return _finish(scaled[0], on_out_of_range), _finish(scaled[1], on_out_of_range)
+    image, reference = _prepare_images(
+        {"preds": preds, "target": target}, dtype, data_range, on_out_of_range
+    )
+    return image, reference
+
+
+def prepare_triple(
+    preds: Tensor,
+    baseline: Tensor,
+    target: Tensor,
+    *,
+    dtype: torch.dtype,
+    data_range: float = 1.0,
+    on_out_of_range: str = "raise",
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As :func:`prepare_pair`, for two images of the same reference."""
+    image, other, reference = _prepare_images(
+        {"preds": preds, "baseline": baseline, "target": target},
+        dtype,
+        data_range,
+        on_out_of_range,
+    )
+    return image, other, reference
 
 
 def prepare_image(
@@ -170,6 +178,28 @@ def upsample_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """
     full = F.interpolate(maps, scale_factor=float(MAP_STRIDE), mode="nearest")
     return full[..., : size[0], : size[1]]
+
+
+def _prepare_images(
+    images: Mapping[str, Tensor], dtype: torch.dtype, data_range: float, on_out_of_range: str
+) -> list[Tensor]:
+    for name, image in images.items():
+        _check_tensor(image, name, data_range)
+    if len({image.shape for image in images.values()}) > 1:
+        shapes = [tuple(image.shape) for image in images.values()]
+        raise ValueError(f"{_join(images)} must have the same shape, got {_join(shapes)}")
+    if len({image.device for image in images.values()}) > 1:
+        devices = [image.device for image in images.values()]
+        raise ValueError(f"{_join(images)} must be on the same device, got {_join(devices)}")
+    scaled = {name: _scale(image, data_range, dtype) for name, image in images.items()}
+    if on_out_of_range == "raise" and all(map(_readable, scaled.values())):
+        _check_range(scaled, data_range)
+    return [_finish(image, on_out_of_range) for image in scaled.values()]
+
+
+def _join(parts: Iterable[object]) -> str:
+    *first, last = map(str, parts)
+    return f"{', '.join(first)} and {last}"
 
 
 def _describe(value: object) -> str:

@@ -21,10 +21,12 @@ from relqa_loss._inputs import (
     channel_factors,
     check_options,
     prepare_pair,
+    prepare_triple,
     prepare_weight,
     reduce_batch,
     upsample_maps,
 )
+from relqa_loss._preference import PreferBy, check_preference, log_lead, preference
 from relqa_loss.network._precision import full_precision
 from relqa_loss.network.model import Encoding, ParityNetwork, Relation
 from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, load_pretrained
@@ -318,6 +320,184 @@ def spatial_map_weighted_loss(
     return reduce_batch(values, reduction)
 
 
+def relational_preference(
+    preds: Tensor,
+    baseline: Tensor,
+    target: Tensor,
+    *,
+    by: PreferBy = "distance",
+    slope: float = 1.0,
+    data_range: float = 1.0,
+    reduction: Reduction = "mean",
+    weights: str | os.PathLike[str] = DEFAULT_WEIGHTS,
+    channel_weights: Mapping[str, float] | None = None,
+    weight: Tensor | None = None,
+    on_out_of_range: OnOutOfRange = "raise",
+) -> Tensor:
+    """How likely ``preds`` are better than ``baseline``, given what both should be.
+
+    The probability is the logistic function of ``slope · lead``, with the lead
+    ``log((D(baseline) + ε) / (D(preds) + ε))`` (ε = 0.001) or ``S(preds) − S(baseline)``. For
+    distances and a slope of 1 that is ``D(baseline) / (D(preds) + D(baseline))`` but for ε, the
+    model of Bradley and Terry (1952). Swapping ``preds`` and ``baseline`` gives one minus the
+    probability. It was not fitted to judgements of people: read it as an order, not as a
+    forecast of votes.
+
+    Args:
+        preds: As for :func:`relate`.
+        baseline: The images to be beaten, of the same shape.
+        target: The reference of both, of the same shape.
+        by: ``"distance"``, or ``"score"``: the score cannot tell which image is the worse one
+            where the difference has no direction, such as a tone curve, and ranks less well
+            against pristine targets.
+        slope: How fast a lead becomes certainty; ``math.inf`` gives 1 for a win, ½ for a tie
+            and 0 for a loss, so that the mean is the win rate.
+        data_range: The value of white.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"``.
+        weights: Name or path.
+        channel_weights: Factors on channels' shares of the distance.
+        weight: N×1×H×W weights of the pixels.
+        on_out_of_range: ``"raise"``, ``"clamp"`` or ``"ignore"``.
+
+    Returns:
+        A scalar, or N values for ``reduction="none"``; in [0, 1], ½ for equal images.
+
+    Raises:
+        TypeError: As :func:`relate`, and for a slope that is not a number.
+        ValueError: As :func:`relate`, and for an unknown ``by`` or a slope that is not positive.
+
+    Example:
+        >>> import torch
+        >>> from relqa_loss import relational_preference
+        >>> target = torch.rand(2, 3, 64, 64)
+        >>> bool(relational_preference(0.9 * target, 0.5 * target, target) > 0.5)
+        True
+        >>> relational_preference(target, target, target)
+        tensor(0.5000)
+    """
+    check_options(data_range, on_out_of_range, reduction)
+    check_preference(slope, by=by)
+    network, image, other, reference = _prepare_three(
+        preds, baseline, target, weights, data_range, on_out_of_range
+    )
+    factors = channel_tensor(channel_weights, network)
+    cells = prepare_weight(weight, reference)
+    with full_precision(reference):
+        encoded = encode_reference(network, reference)
+        if by == "distance":
+            lead = log_lead(
+                network.distance(encoded, image, factors, cells),
+                network.distance(encoded, other, factors, cells),
+            )
+        else:
+            ours, theirs = (
+                network.relate(encoded, network.encode(seen), factors, cells).score
+                for seen in (image, other)
+            )
+            lead = ours - theirs
+        return reduce_batch(preference(lead, slope), reduction)
+
+
+def preference_loss(
+    preds: Tensor,
+    baseline: Tensor,
+    target: Tensor,
+    *,
+    slope: float = 1.0,
+    margin: float = 0.0,
+    detach_baseline: bool = True,
+    data_range: float = 1.0,
+    reduction: Reduction = "mean",
+    weights: str | os.PathLike[str] = DEFAULT_WEIGHTS,
+    channel_weights: Mapping[str, float] | None = None,
+    weight: Tensor | None = None,
+    on_out_of_range: OnOutOfRange = "raise",
+) -> Tensor:
+    """Minus the log-probability that ``preds`` are better than ``baseline``, to be minimised.
+
+    ``softplus(slope · (log(D(preds) + ε) − log(D(baseline) + ε) + margin))`` with the distances D
+    from ``target`` and ε = 0.001: log 2 where both are equally far (without margin), and least
+    where ``preds`` equal the target. For a slope of 1 it is ``log(1 + D(preds) / D(baseline))``
+    but for ε. An image whose baseline is bad is pressed less than one whose baseline is good;
+    :func:`relational_distance` presses all alike.
+
+    Args:
+        preds: As for :func:`relate`.
+        baseline: The images to be beaten, of the same shape.
+        target: The reference of both, of the same shape. It gets no gradient.
+        slope: Above 1, images that have beaten their baseline are let go, the sooner the steeper;
+            below 1, the gradient grows towards the target.
+        margin: The lead to ask for, as a logarithm: ``math.log(2)`` for half the distance.
+        detach_baseline: Treat the baseline as a constant. Otherwise the loss may also be lowered
+            by making the baseline worse.
+        data_range: The value of white.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"``.
+        weights: Name or path.
+        channel_weights: Factors on channels' shares of the distance.
+        weight: N×1×H×W weights of the pixels.
+        on_out_of_range: ``"raise"``, ``"clamp"`` or ``"ignore"``.
+
+    Returns:
+        A scalar > 0, or N values for ``reduction="none"``.
+
+    Raises:
+        TypeError: As :func:`relate`, and for a slope or margin that is not a number.
+        ValueError: As :func:`relate`, for a slope that is not positive and finite, or a margin
+            that is not finite.
+
+    Example:
+        >>> import torch
+        >>> from relqa_loss import preference_loss
+        >>> target = torch.rand(2, 3, 64, 64)
+        >>> preds = (0.9 * target).requires_grad_()
+        >>> loss = preference_loss(preds, 0.5 * target, target)
+        >>> loss.backward()
+        >>> bool(loss < preference_loss(0.5 * target, 0.9 * target, target))
+        True
+    """
+    check_options(data_range, on_out_of_range, reduction)
+    check_preference(slope, margin=margin, steepest=sys.float_info.max)
+    network, image, other, reference = _prepare_three(
+        preds, baseline, target, weights, data_range, on_out_of_range
+    )
+    values = preference_values(
+        network,
+        image,
+        other,
+        reference,
+        slope=slope,
+        margin=margin,
+        detach_baseline=detach_baseline,
+        factors=channel_tensor(channel_weights, network),
+        weight=weight,
+    )
+    return reduce_batch(values, reduction)
+
+
+def preference_values(
+    network: ParityNetwork,
+    image: Tensor,
+    baseline: Tensor,
+    reference: Tensor,
+    *,
+    slope: float,
+    margin: float,
+    detach_baseline: bool,
+    factors: Tensor | None,
+    weight: Tensor | None,
+) -> Tensor:
+    """The N values of :func:`preference_loss`, from prepared images."""
+    cells = prepare_weight(weight, reference)
+    reference = reference.detach()
+    with full_precision(reference):
+        encoded = encode_reference(network, reference)
+        wanted = torch.is_grad_enabled() and not detach_baseline
+        with torch.set_grad_enabled(wanted):
+            theirs = network.distance(encoded, baseline, factors, cells)
+        lead = log_lead(network.distance(encoded, image, factors, cells), theirs)
+        return F.softplus(slope * (margin - lead))
+
+
 def check_factors(base: object, map_gain: float, relational_weight: float) -> None:
     """Check the options of :func:`spatial_map_weighted_loss`.
 
@@ -479,6 +659,21 @@ def _prepare(
         preds, target, dtype=dtype, data_range=data_range, on_out_of_range=on_out_of_range
     )
     return network_for(weights, image.device, dtype), image, reference
+
+
+def _prepare_three(
+    preds: Tensor,
+    baseline: Tensor,
+    target: Tensor,
+    weights: str | os.PathLike[str],
+    data_range: float,
+    on_out_of_range: str,
+) -> tuple[ParityNetwork, Tensor, Tensor, Tensor]:
+    dtype = network_dtype(preds) if isinstance(preds, Tensor) else torch.float32
+    image, other, reference = prepare_triple(
+        preds, baseline, target, dtype=dtype, data_range=data_range, on_out_of_range=on_out_of_range
+    )
+    return network_for(weights, image.device, dtype), image, other, reference
 
 
 def _charbonnier(preds: Tensor, target: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,15 +17,18 @@ from relqa_loss._inputs import (
     check_options,
     prepare_image,
     prepare_pair,
+    prepare_triple,
     prepare_weight,
     reduce_batch,
 )
+from relqa_loss._preference import check_preference
 from relqa_loss.functional import (
     Base,
     check_factors,
     encode_pair,
     encode_reference,
     fresh_network,
+    preference_values,
     weighted_values,
 )
 from relqa_loss.network._precision import full_precision
@@ -33,7 +37,7 @@ from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, find_weights
 
 
 class _Loss(nn.Module):
-    """A frozen network and the options that both losses share."""
+    """A frozen network and the options that all losses share."""
 
     factors: Tensor | None
 
@@ -346,6 +350,107 @@ class SpatialMapWeightedLoss(_Loss):
             f"base={name!r}, map_gain={self.map_gain:g}, "
             f"relational_weight={self.relational_weight:g}, detach_maps={self.detach_maps}, "
             f"{super()._options()}"
+        )
+
+
+class PreferenceLoss(_Loss):
+    """Minus the log-probability that an image is better than a baseline's output.
+
+    ``softplus(slope · (log(D(preds) + ε) − log(D(baseline) + ε) + margin))`` with the distances D
+    of :class:`RelationalLoss` and ε = 0.001; the model of preferences is that of Bradley and
+    Terry (1952). It is meant for training a model to beat another one's outputs, such as those of
+    the last release: every image counts by how it compares with what it has to beat, not by how
+    difficult it is. It falls with the distance, so it is least where ``preds`` equal the target.
+    Frozen as :class:`RelationalLoss` is.
+
+    Args:
+        slope: Above 1, images that have beaten their baseline are let go, the sooner the steeper;
+            below 1, the gradient grows towards the target.
+        margin: The lead to ask for, as a logarithm: ``math.log(2)`` for half the distance.
+        detach_baseline: Treat the baseline as a constant. Otherwise the loss may also be lowered
+            by making the baseline worse. The target never gets a gradient.
+        data_range: The value of white.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"``.
+        channel_weights: Factors on channels' shares of both distances.
+        on_out_of_range: ``"raise"``, ``"clamp"`` or ``"ignore"``.
+        weights: Name or path.
+
+    Shape:
+        - ``preds``, ``baseline``, ``target``: N×3×H×W or N×1×H×W in ``[0, data_range]``,
+          sides ≥ 32.
+        - ``weight``: N×1×H×W, non-negative or boolean.
+        - Output: scalar, or N for ``reduction="none"``; positive, float32 (float64 after
+          ``.double()``).
+
+    Raises:
+        TypeError: For a slope or margin that is not a number, and as :class:`RelationalLoss`.
+        ValueError: For a slope that is not positive and finite, a margin that is not finite, and
+            as :class:`RelationalLoss`.
+
+    Example:
+        >>> import torch
+        >>> from relqa_loss import PreferenceLoss
+        >>> loss = PreferenceLoss()
+        >>> target = torch.rand(2, 3, 64, 64)
+        >>> preds = torch.rand(2, 3, 64, 64, requires_grad=True)
+        >>> loss(preds, 0.5 * target, target).backward()
+        >>> loss(target, target, target)
+        tensor(0.6931)
+    """
+
+    def __init__(
+        self,
+        *,
+        slope: float = 1.0,
+        margin: float = 0.0,
+        detach_baseline: bool = True,
+        data_range: float = 1.0,
+        reduction: Reduction = "mean",
+        channel_weights: Mapping[str, float] | None = None,
+        on_out_of_range: OnOutOfRange = "raise",
+        weights: str | os.PathLike[str] = DEFAULT_WEIGHTS,
+    ) -> None:
+        check_preference(slope, margin=margin, steepest=sys.float_info.max)
+        super().__init__(
+            data_range=data_range,
+            reduction=reduction,
+            channel_weights=channel_weights,
+            on_out_of_range=on_out_of_range,
+            weights=weights,
+        )
+        self.slope = slope
+        self.margin = margin
+        self.detach_baseline = detach_baseline
+
+    def forward(
+        self, preds: Tensor, baseline: Tensor, target: Tensor, weight: Tensor | None = None
+    ) -> Tensor:
+        """The reduced loss of ``preds`` against ``baseline``, given ``target``."""
+        image, other, reference = prepare_triple(
+            preds,
+            baseline,
+            target,
+            dtype=self.network.scale.dtype,
+            data_range=self.data_range,
+            on_out_of_range=self.on_out_of_range,
+        )
+        values = preference_values(
+            self.network,
+            image,
+            other,
+            reference,
+            slope=self.slope,
+            margin=self.margin,
+            detach_baseline=self.detach_baseline,
+            factors=self.factors,
+            weight=weight,
+        )
+        return reduce_batch(values, self.reduction)
+
+    def _options(self) -> str:
+        return (
+            f"slope={self.slope:g}, margin={self.margin:g}, "
+            f"detach_baseline={self.detach_baseline}, {super()._options()}"
         )
 
 

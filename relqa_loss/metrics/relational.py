@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
-from relqa_loss._inputs import OnOutOfRange, channel_factors, check_options
+from relqa_loss._inputs import OnOutOfRange
 from relqa_loss.functional import relate
-from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, find_weights
+from relqa_loss.metrics._base import SummedMetric
+from relqa_loss.network.pretrained import DEFAULT_WEIGHTS
 
 
-class _RelationalMetric(Metric):
+class _RelationalMetric(SummedMetric):
     """Sums over images of everything one pass of the network gives.
 
     All metrics keep the same states, so that a ``MetricCollection`` finds them equal, puts them
-    into one compute group and runs the network once for all of them. Weights are no part of a
-    metric: it uses the network that the functional interface shares.
+    into one compute group and runs the network once for all of them.
     """
-
-    # The network runs without gradients: a metric measures. To train, there is RelationalLoss.
-    is_differentiable: bool = False
-    full_state_update: bool = False
 
     distance_sum: Tensor
     score_sum: Tensor
     signed_sum: Tensor
     absolute_sum: Tensor
     count: Tensor
-    options: Tensor
 
     def __init__(
         self,
@@ -44,30 +37,17 @@ class _RelationalMetric(Metric):
         on_out_of_range: OnOutOfRange = "raise",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        check_options(data_range, on_out_of_range)
-        record = find_weights(weights)
-        self.channels = record.config.channels
-        channel_factors(channel_weights, self.channels)
-        self.data_range = data_range
-        self.weights = weights
-        self.channel_weights = dict(channel_weights or {})
-        self.on_out_of_range = on_out_of_range
-        self._weights_version = record.version
-        zeros = torch.zeros(len(self.channels), dtype=torch.float64)
-        for name in ("distance_sum", "score_sum", "count"):
-            self.add_state(name, default=zeros[0].clone(), dist_reduce_fx="sum")
-        for name in ("signed_sum", "absolute_sum"):
-            self.add_state(name, default=zeros.clone(), dist_reduce_fx="sum")
-        # torchmetrics merges metrics whose states are equal after the first batch. Metrics of
-        # different options are equal there if that batch is perfect; this keeps them apart.
-        digest = hashlib.sha256(self.version.encode()).digest()
-        self.add_state("options", default=torch.tensor(list(digest)), dist_reduce_fx="max")
-
-    @property
-    def version(self) -> str:
-        """Name and hash of the weights, and the options: report it beside results."""
-        return f"{self._weights_version}({self._describe_options()})"
+        super().__init__(
+            data_range=data_range,
+            weights=weights,
+            channel_weights=channel_weights,
+            on_out_of_range=on_out_of_range,
+            **kwargs,
+        )
+        self._add_states(
+            scalars=("distance_sum", "score_sum", "count"),
+            per_channel=("signed_sum", "absolute_sum"),
+        )
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Add a batch; sizes may differ from batch to batch.
@@ -98,42 +78,6 @@ class _RelationalMetric(Metric):
             self.signed_sum = self.signed_sum + signed
             self.absolute_sum = self.absolute_sum + absolute
             self.count = self.count + relation.score.shape[0]
-
-    def _describe_options(self) -> str:
-        text = f"data_range={self.data_range:g}"
-        if self.channel_weights:
-            text += f", channel_weights={self.channel_weights}"
-        return f"{text}, on_out_of_range={self.on_out_of_range!r}"
-
-    def extra_repr(self) -> str:
-        """Version of the weights and the options."""
-        return f"weights={self._weights_version!r}, {self._describe_options()}"
-
-    def __repr__(self) -> str:
-        # torchmetrics shows the bare class name, whatever the options.
-        return f"{type(self).__name__}({self.extra_repr()})"
-
-    def _apply(
-        self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = ""
-    ) -> torch.nn.Module:
-        """Move the states, but keep their precision.
-
-        Sums in half precision stop growing, so neither ``.to(torch.bfloat16)`` of a parent nor
-        ``set_dtype`` reaches them. Devices without float64 get float32.
-        """
-
-        def keep(tensor: Tensor) -> Tensor:
-            try:
-                moved = fn(tensor)
-            except TypeError:
-                if tensor.dtype != torch.float64:
-                    raise
-                return fn(tensor.float())
-            if moved.dtype == tensor.dtype:
-                return moved
-            return tensor.to(moved.device)
-
-        return super()._apply(keep, exclude_state)
 
     def _result(self, values: Tensor) -> Tensor:
         # Without images 0 / 0 gives NaN, and torchmetrics warns.

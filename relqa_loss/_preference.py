@@ -1,0 +1,58 @@
+"""How likely one image is preferred to another, from what the network says about both."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+PreferBy = Literal["distance", "score"]
+"""The figure that decides which of two images is the better one."""
+
+NEGLIGIBLE_DISTANCE = 1e-3
+"""Added to distances before logarithms: noise of a hundredth of an 8-bit level measures as much.
+
+It keeps gradients finite where the image or the baseline is perfect, and it keeps two images that
+nobody can tell from their reference from being a certain win for one of them.
+"""
+
+
+def check_preference(
+    slope: float, *, by: str = "distance", margin: float = 0.0, steepest: float = math.inf
+) -> None:
+    """Check the options of preferences.
+
+    Raises:
+        TypeError: If ``slope`` or ``margin`` is not a number.
+        ValueError: If one of them is not among the documented values.
+    """
+    if by not in get_args(PreferBy):
+        raise ValueError(f"by must be one of {get_args(PreferBy)}, got {by!r}")
+    for name, value in (("slope", slope), ("margin", margin)):
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    if not 0 < slope <= steepest:
+        allowed = "positive" if steepest == math.inf else "positive and finite"
+        raise ValueError(f"slope must be {allowed}, got {slope!r}")
+    if not -math.inf < margin < math.inf:
+        raise ValueError(f"margin must be finite, got {margin!r}")
+
+
+def log_lead(distance: Tensor, baseline: Tensor) -> Tensor:
+    """How much closer an image is than the baseline: the logarithm of the distances' ratio.
+
+    A ratio, for the same step in distance means little between two bad images and much between
+    two good ones; and so that nothing changes with the scale of the weights.
+    """
+    return (baseline + NEGLIGIBLE_DISTANCE).log() - (distance + NEGLIGIBLE_DISTANCE).log()
+
+
+def preference(lead: Tensor, slope: float) -> Tensor:
+    """The logistic function of the lead; a step from 0 over ½ to 1 for an infinite slope."""
+    if slope < math.inf:
+        return torch.sigmoid(slope * lead)
+    step = (lead.sign() + 1) / 2
+    # The sign of NaN is 0, which would make a tie of an image that could not be measured.
+    return torch.where(lead.isnan(), lead, step)
