@@ -185,10 +185,12 @@ def _prepare_images(
 ) -> list[Tensor]:
     for name, image in images.items():
         _check_tensor(image, name, data_range)
-    if len({image.shape for image in images.values()}) > 1:
+    first, *others = images.values()
+    # Compared, not gathered in a set: sizes that are symbols while exporting have no hash.
+    if any(image.shape != first.shape for image in others):
         shapes = [tuple(image.shape) for image in images.values()]
         raise ValueError(f"{_join(images)} must have the same shape, got {_join(shapes)}")
-    if len({image.device for image in images.values()}) > 1:
+    if any(image.device != first.device for image in others):
         devices = [image.device for image in images.values()]
         raise ValueError(f"{_join(images)} must be on the same device, got {_join(devices)}")
     scaled = {name: _scale(image, data_range, dtype) for name, image in images.items()}
