@@ -29,7 +29,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--unjudged-batch", type=int, default=0, help="of these per step")
     parser.add_argument("--crop", type=int, default=160, help="crop side in pixels")
-    parser.add_argument("--window", type=int, default=96, help="side of the maps' pairs in pixels")
+    parser.add_argument(
+        "--window", type=int, help="side of the maps' pairs in pixels (96, or a smaller crop)"
+    )
     parser.add_argument(
         "--half-maps",
         action="store_true",
@@ -76,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         unjudged_sets=arguments.unjudged_sets,
         unjudged_batch=arguments.unjudged_batch,
         crop=arguments.crop,
-        window=arguments.window,
+        window=min(96, arguments.crop) if arguments.window is None else arguments.window,
         half_maps=arguments.half_maps,
         rate=arguments.rate,
         seed=arguments.seed,
