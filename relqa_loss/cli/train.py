@@ -37,6 +37,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="store_true",
         help="learn the maps in bfloat16: faster where the processor knows that format",
     )
+    parser.add_argument(
+        "--learn",
+        choices=("both", "maps", "distance"),
+        default="both",
+        help="what to learn; the rest keeps the weights of --initial",
+    )
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--floor", type=float, default=None, help="least pixel weight")
@@ -80,6 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
         crop=arguments.crop,
         window=min(96, arguments.crop) if arguments.window is None else arguments.window,
         half_maps=arguments.half_maps,
+        learn=arguments.learn,
         rate=arguments.rate,
         seed=arguments.seed,
         exclude=tuple(arguments.exclude),

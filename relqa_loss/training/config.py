@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from relqa_loss.network.config import NetworkConfig
-from relqa_loss.training.objectives import ObjectiveWeights
+from relqa_loss.training.objectives import Learn, ObjectiveWeights
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class TrainConfig:
         half_maps: Whether the maps are learned in bfloat16, twice as fast where the processor
             knows that format. Distances are compared down to the threshold of visibility, and
             stay in float32.
+        learn: ``"both"``, ``"maps"`` or ``"distance"``; the other one keeps its initial weights.
         rate: Peak learning rate of AdamW.
         seed: Decides the pool, the initial weights and every draw.
         exclude: Operators never trained on.
@@ -42,6 +43,7 @@ class TrainConfig:
     crop: int = 160
     window: int = 96
     half_maps: bool = False
+    learn: Learn = "both"
     rate: float = 2e-3
     seed: int = 0
     exclude: tuple[str, ...] = ()
@@ -62,6 +64,8 @@ class TrainConfig:
         for name in ("steps", "sets", "batch", "validate_every", "validation_sets"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.learn not in get_args(Learn):
+            raise ValueError(f"learn must be one of {get_args(Learn)}, got {self.learn!r}")
         if (self.unjudged_sets > 0) != (self.unjudged_batch > 0):
             raise ValueError(
                 "unjudged_sets and unjudged_batch go together, got "

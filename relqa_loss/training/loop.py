@@ -30,6 +30,7 @@ from relqa_loss.training.validation import validate
 _VALIDATION_SEED = 7_919  # added to the run's seed
 _UNJUDGED = "unjudged"
 _UNJUDGED_SEED = 104_729
+_PIPELINES = 4  # every fourth shard of unjudged sets
 
 
 @dataclass(frozen=True)
@@ -140,8 +141,11 @@ def train(
     shadow = deepcopy(network).to(fabric.device)  # takes the averaged weights
     if initial is not None:
         _load_initial(network, initial)
-    objectives = Objectives(network, config.objective, half_maps=config.half_maps)
-    optimiser = torch.optim.AdamW(objectives.parameters(), lr=config.rate, weight_decay=1e-4)
+    objectives = Objectives(
+        network, config.objective, half_maps=config.half_maps, learn=config.learn
+    )
+    learned = [each for each in objectives.parameters() if each.requires_grad]
+    optimiser = torch.optim.AdamW(learned, lr=config.rate, weight_decay=1e-4)
     averaged = AveragedWeights(network, config.average)
     step = 0
     seconds = 0.0
@@ -260,6 +264,7 @@ def _pools(
             members=members,
             crop=config.crop,
             seed=config.seed + offset,
+            pipelines=_PIPELINES if name == _UNJUDGED else 0,
         )
         pools[name] = Pool(spec, folder, sets)
     return pools, found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,11 @@ _SHARPNESS = 10.0  # a channel that leads by 0.3 is as good as certain
 _PRESENT = 0.02  # least severity at which a channel counts as distorted
 _ANCHOR = 0.2  # least share of the plain error pyramid in the distance
 _RELATED = 4  # every fourth image of the ranked sets
+_MAP_PARTS = ("network.mapper.", "network.direction_")
 _KAPPA = 1e-3  # keeps the logarithm of near-threshold distances from ruling the ranking
+
+
+Learn = Literal["both", "maps", "distance"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,8 @@ class Objectives(nn.Module):
         weights: Of the terms.
         half_maps: Whether maps take bfloat16. Distances never do: they are compared with one
             another down to the threshold of visibility.
+        learn: What is learned: maps (and the direction of the score) and distance share no
+            parameters, and the one that is left out is frozen and costs nothing.
     """
 
     def __init__(
@@ -88,17 +94,27 @@ class Objectives(nn.Module):
         weights: ObjectiveWeights | None = None,
         *,
         half_maps: bool = False,
+        learn: Learn = "both",
     ) -> None:
         super().__init__()
         self.network = network
         self.weights = weights or ObjectiveWeights()
         self.half_maps = half_maps
+        self.learn = learn
         # Sharpness of the preference: how many times a distance must grow to be surely worse.
         self.log_slope = nn.Parameter(torch.tensor(1.0))
+        if learn != "both":
+            for name, parameter in self.named_parameters():
+                parameter.requires_grad_(name.startswith(_MAP_PARTS) == (learn == "maps"))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """All terms, and their weighted sum as ``total``."""
-        terms = {**self._map_terms(batch.pairs), **self._rank_terms(batch)}
+        terms: dict[str, Tensor] = {}
+        if self.learn != "distance":
+            terms |= self._map_terms(batch.pairs)
+            terms["relative"] = self._relative_term(batch)
+        if self.learn != "maps":
+            terms |= self._rank_terms(batch)
         terms["total"] = sum(
             (getattr(self.weights, name) * value for name, value in terms.items()),
             start=batch.reference.new_zeros(()),
@@ -119,6 +135,15 @@ class Objectives(nn.Module):
             "direction": _direction_loss(direction, target, pairs.worse),
         }
 
+    def _relative_term(self, batch: Batch) -> Tensor:
+        # Some images are related to another one of their set: neither is pristine.
+        sets, count = batch.images.shape[:2]
+        pixels = batch.images.flatten(0, 1)
+        first = torch.arange(sets * count)[::_RELATED]
+        second = (first // count) * count + batch.partner.cpu().flatten()[::_RELATED]
+        _, direction = self._relate(pixels[first], pixels[second])
+        return _relative_loss(direction, batch.ranks.flatten(0, 1), first, second)
+
     def _rank_terms(self, batch: Batch) -> dict[str, Tensor]:
         network = self.network
         sets, count = batch.images.shape[:2]
@@ -129,16 +154,10 @@ class Objectives(nn.Module):
         flat = network.distance(repeated, pixels)
         distance = flat.view(sets, count)
         plain = network.plain_distance(repeated, pixels)
-
-        # Some images are also related to another one of their set: neither is pristine.
-        first = torch.arange(sets * count)[::_RELATED]
-        second = (first // count) * count + batch.partner.cpu().flatten()[::_RELATED]
-        _, direction = self._relate(pixels[first], pixels[second])
         slope = self.log_slope.exp()
         return {
             "ladder": _certain_loss(distance, batch.order, slope),
             "consensus": _consensus_loss(flat, ranks, slope),
-            "relative": _relative_loss(direction, ranks, first, second),
             "anchor": _anchor_loss(plain, flat),
         }
 

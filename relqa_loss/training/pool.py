@@ -22,7 +22,7 @@ from torch import Tensor
 from relqa_loss._files import write_atomically
 from relqa_loss.training.panel import PANEL
 from relqa_loss.training.photos import random_crop, read_photo
-from relqa_loss.training.sets import MARGIN, RankedSet, SetMaker
+from relqa_loss.training.sets import MARGIN, PipelineSetMaker, RankedSet, SetMaker
 
 SETS_PER_SHARD = 32
 
@@ -39,6 +39,8 @@ class PoolSpec:
     members: tuple[str, ...] = PANEL
     crop: int = 160
     seed: int = 0
+    pipelines: int = 0
+    """Every so many shards, one holds sets of restoration pipelines; 0 for none."""
 
     @property
     def key(self) -> str:
@@ -57,6 +59,9 @@ class PoolSpec:
         left_out = set(self.held_out) if index % 2 == 0 else set()
         operators = tuple(name for name in self.operators if name not in left_out)
         crop = random_crop(photo, self.crop + MARGIN, generator)
+        shard = index // SETS_PER_SHARD
+        if self.pipelines and shard % self.pipelines == self.pipelines - 1:
+            return PipelineSetMaker(operators)(crop, seed)
         return SetMaker(operators, self.members)(crop, seed)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from relqa_loss.distortions import DistortionEngine, Recipe, Step, dense_maps, get_operator
 from relqa_loss.training.panel import PANEL, panel_values
+from relqa_loss.training.pipelines import draw_pipeline, spoils
 
 IMAGES_PER_SET = 8
 MARGIN = 8
@@ -19,6 +20,7 @@ _EXTENDED = 3
 _WHOLE, _MASKED = 4, 5
 _FREE = (6, 7)
 NO_ORDER = -1
+_MOST_PAIRS = 5
 
 
 class RankedSet(NamedTuple):
@@ -59,24 +61,9 @@ class SetMaker:
         generator = torch.Generator().manual_seed(seed)
         engine = DistortionEngine(self.operators)
         recipes = self._recipes(engine, seed, generator)
-        samples = [engine.apply(crop, recipe) for recipe in recipes]
-        # Distort, then crop: else every block grid would start at the corner of the image.
-        top, left = torch.randint(MARGIN, (2,), generator=generator).tolist()
-        side = crop.shape[-1] - MARGIN
-        window = (..., slice(top, top + side), slice(left, left + side))
-        reference = crop[window]
-        images = torch.stack([sample.distorted[window] for sample in samples])
-        images = images.clamp(0, 1).mul(255).round().div(255)
-        maps = [dense_maps(sample.recipe, sample.masks[window]) for sample in samples]
-        panel = panel_values(reference[None], images, self.members)
-        return RankedSet(
-            reference=_bytes(reference),
-            images=_bytes(images),
-            maps=torch.stack(maps).mul(127).round().to(torch.int8),
-            panel=panel.float(),
-            order=_certain_order(recipes, panel, images, reference),
-            worse=torch.tensor([float(_certainly_worse(recipe)) for recipe in recipes]),
-        )
+        shown = _show(engine, crop, recipes, generator)
+        panel = panel_values(shown.reference[None], shown.images, self.members)
+        return _assemble(shown, recipes, panel, _certain_order(recipes, panel))
 
     @staticmethod
     def _recipes(engine: DistortionEngine, seed: int, rng: torch.Generator) -> list[Recipe]:
@@ -101,6 +88,72 @@ class SetMaker:
         return [*rungs, extended, whole, masked, *free]
 
 
+@dataclass(frozen=True)
+class PipelineSetMaker:
+    """Makes sets of restoration pipelines, each beside the same without its last step.
+
+    Args:
+        operators: Names to draw from.
+
+    They are not judged by a panel. Images 2i and 2i + 1 are pipeline i and what it was before its
+    last step: pairs of them show what cleaning, sharpening or compressing did to an image that was
+    not pristine.
+    """
+
+    operators: tuple[str, ...]
+
+    def __call__(self, crop: Tensor, seed: int) -> RankedSet:
+        """Make the set of ``crop``, as :class:`SetMaker` does."""
+        generator = torch.Generator().manual_seed(seed)
+        engine = DistortionEngine(self.operators)
+        recipes: list[Recipe] = []
+        for number in range(IMAGES_PER_SET // 2):
+            recipe = draw_pipeline(self.operators, 4 * seed + number, generator)
+            recipes += [recipe, replace(recipe, steps=recipe.steps[:-1])]
+        shown = _show(engine, crop, recipes, generator)
+        pairs = [
+            (index, index + 1) for index in range(0, IMAGES_PER_SET, 2) if spoils(recipes[index])
+        ]
+        return _assemble(shown, recipes, torch.zeros(len(recipes), 0), pairs)
+
+
+class _Shown(NamedTuple):
+    reference: Tensor
+    images: Tensor
+    maps: Tensor
+
+
+def _show(
+    engine: DistortionEngine, crop: Tensor, recipes: Sequence[Recipe], rng: torch.Generator
+) -> _Shown:
+    samples = [engine.apply(crop, recipe) for recipe in recipes]
+    # Distort, then crop: else every block grid would start at the corner of the image.
+    top, left = torch.randint(MARGIN, (2,), generator=rng).tolist()
+    side = crop.shape[-1] - MARGIN
+    window = (..., slice(top, top + side), slice(left, left + side))
+    images = torch.stack([sample.distorted[window] for sample in samples])
+    maps = [dense_maps(sample.recipe, sample.masks[window]) for sample in samples]
+    return _Shown(crop[window], images.clamp(0, 1).mul(255).round().div(255), torch.stack(maps))
+
+
+def _assemble(
+    shown: _Shown, recipes: Sequence[Recipe], panel: Tensor, pairs: Sequence[tuple[int, int]]
+) -> RankedSet:
+    reference, images = shown.reference, shown.images
+    error = (images - reference).abs().mean((1, 2, 3))
+    # Near the threshold, rounding to 8 bits can make two rungs equal.
+    kept = [(w, b) for w, b in pairs if not torch.equal(images[w], images[b]) and error[w] > 0]
+    kept += [(NO_ORDER, NO_ORDER)] * (_MOST_PAIRS - len(kept))
+    return RankedSet(
+        reference=_bytes(reference),
+        images=_bytes(images),
+        maps=shown.maps.mul(127).round().to(torch.int8),
+        panel=panel.float(),
+        order=torch.tensor(kept),
+        worse=torch.tensor([float(_certainly_worse(recipe)) for recipe in recipes]),
+    )
+
+
 def _rising(generator: torch.Generator) -> tuple[float, float, float]:
     # Half of the ladders stay near the threshold.
     top = 1.0 if float(torch.rand(1, generator=generator)) < 0.5 else 0.45
@@ -113,9 +166,7 @@ def _certainly_worse(recipe: Recipe) -> bool:
     return any(get_operator(step.operator).one_directional for step in recipe.steps)
 
 
-def _certain_order(
-    recipes: Sequence[Recipe], panel: Tensor, images: Tensor, reference: Tensor
-) -> Tensor:
+def _certain_order(recipes: Sequence[Recipe], panel: Tensor) -> list[tuple[int, int]]:
     pairs: list[tuple[int, int]] = []
     if get_operator(recipes[0].steps[0].operator).one_directional:
         pairs += [(1, 0), (2, 1), (2, 0)]
@@ -130,11 +181,7 @@ def _certain_order(
         pairs.append((_EXTENDED, 1))
     if get_operator(recipes[_WHOLE].steps[0].operator).one_directional:
         pairs.append((_WHOLE, _MASKED))
-    error = (images - reference).abs().mean((1, 2, 3))
-    # Near the threshold, rounding to 8 bits can make two rungs equal.
-    kept = [(w, b) for w, b in pairs if not torch.equal(images[w], images[b]) and error[w] > 0]
-    kept += [(NO_ORDER, NO_ORDER)] * (5 - len(kept))
-    return torch.tensor(kept)
+    return pairs
 
 
 def _bytes(image: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from relqa_loss.network import NetworkConfig, ParityNetwork
 from relqa_loss.training.objectives import (
     PAIRS_PER_SET,
     Batch,
+    Learn,
     Objectives,
     ObjectiveWeights,
     Pairs,
@@ -254,6 +255,25 @@ def test_every_parameter_takes_part(objectives: Objectives) -> None:
     missing = [name for name, value in objectives.named_parameters() if value.grad is None]
     assert missing == []
     assert all(bool(torch.isfinite(v.grad).all()) for v in objectives.parameters())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("learn", "idle"),
+    [("maps", ("encoder", "error", "peak")), ("distance", ("mapper", "direction"))],
+)
+def test_one_half_is_learned_without_the_other(learn: Learn, idle: tuple[str, ...]) -> None:
+    objectives = Objectives(ParityNetwork(NetworkConfig()), learn=learn)
+    terms = objectives(_batch())
+    terms["total"].backward()
+    for name, parameter in objectives.named_parameters():
+        if any(part in name for part in idle):
+            assert not parameter.requires_grad
+        elif name != "log_slope":
+            assert parameter.grad is not None, name
+    both = Objectives(objectives.network)(_batch())
+    for name, value in terms.items():
+        if name != "total":
+            torch.testing.assert_close(value, both[name])
 
 
 def test_identical_images_train_without_nan(objectives: Objectives) -> None:

@@ -43,8 +43,18 @@ def test_key_follows_content_not_place(pool: Pool) -> None:
         {"held_out": ()},
         {"crop": 96},
         {"members": spec.members[:-1]},
+        {"pipelines": 4},
     ):
         assert replace(spec, **change).key != spec.key  # type: ignore[arg-type]
+
+
+def test_every_so_many_shards_hold_pipelines(pool: Pool) -> None:
+    mixed = replace(pool.spec, members=(), pipelines=2)
+    plain = replace(mixed, pipelines=0)
+    assert _equal(mixed.make_set(SETS_PER_SHARD - 1), plain.make_set(SETS_PER_SHARD - 1))
+    pipelines = mixed.make_set(SETS_PER_SHARD)
+    assert not torch.equal(pipelines.images, plain.make_set(SETS_PER_SHARD).images)
+    assert pipelines.panel.shape == (IMAGES_PER_SET, 0)
 
 
 def test_an_interrupted_pool_is_completed_identically(pool: Pool, tmp_path: Path) -> None:
