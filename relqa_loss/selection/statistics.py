@@ -78,7 +78,9 @@ def paired_interval(
     rows = max(1, _BLOCK // count)
     means = np.concatenate(
         [
-            difference[generator.integers(count, size=(min(rows, resamples - start), count))].mean(1)
+            difference[generator.integers(count, size=(min(rows, resamples - start), count))].mean(
+                1
+            )
             for start in range(0, resamples, rows)
         ]
     )

@@ -1,0 +1,108 @@
+"""The folder of a selection: weights of the checkpoints that are kept, and the ledger."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from relqa_loss._files import write_atomically
+
+LEDGER_NAME = "ledger.json"
+
+# Weights, and what a killed process left of files that it was writing.
+_OURS = re.compile(
+    r"\d{5,}-step-?\d+\.safetensors"
+    r"|\.(\d{5,}-step-?\d+\.safetensors|ledger\.json)\.\d+\.part"
+)
+
+
+class CheckpointFolder:
+    """Files of one selection. Every file is written whole or not at all.
+
+    One process writes to a folder at a time.
+
+    Args:
+        folder: Made if need be.
+
+    Raises:
+        OSError: If the folder cannot be made or read.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _explain(
+                error, self.folder, "the folder of checkpoints cannot be made"
+            ) from error
+
+    @property
+    def ledger_path(self) -> Path:
+        """Where the ledger is, or will be."""
+        return self.folder / LEDGER_NAME
+
+    def leftovers(self, wanted: Collection[str]) -> list[Path]:
+        """Files of this class's making that are not among the wanted names."""
+        return sorted(
+            path
+            for path in self.folder.iterdir()
+            if _OURS.fullmatch(path.name) and path.name not in wanted
+        )
+
+    def save(self, index: int, step: int, state: Mapping[str, Any]) -> str:
+        """Write weights; returns the file's name.
+
+        Raises:
+            TypeError: If the state holds something other than tensors.
+            OSError: If it cannot be written; whatever the file held before is still there.
+        """
+        name = f"{index:05d}-step-{step}.safetensors"
+        self._write(self.folder / name, save(_plain(state), metadata={"step": str(step)}))
+        return name
+
+    def load(self, name: str) -> dict[str, Tensor]:
+        """Read weights, on the CPU."""
+        return load_file(self.folder / name)
+
+    def write_ledger(self, text: str) -> None:
+        """Replace the ledger.
+
+        Raises:
+            OSError: If it cannot be written; the one before is still there.
+        """
+        self._write(self.ledger_path, text.encode())
+
+    def _write(self, path: Path, content: bytes) -> None:
+        try:
+            write_atomically(path, content)
+        except OSError as error:
+            raise _explain(error, path, "not written; what was there before is kept") from error
+
+
+def _plain(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Tensors as the file format wants them: contiguous, on the CPU, none sharing memory."""
+    for name, tensor in state.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(
+                f"state[{name!r}] is {type(tensor).__name__}, and only tensors are saved: pass "
+                "model.state_dict() without extra state"
+            )
+    return {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in state.items()
+    }
+
+
+def _explain(error: OSError, path: Path, what: str) -> OSError:
+    # A full disk reports no file name. OSError picks the subclass by the number.
+    reason = error.strerror or str(error)
+    return OSError(error.errno or errno.EIO, f"{reason} ({what})", str(path))
