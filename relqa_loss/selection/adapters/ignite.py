@@ -1,0 +1,103 @@
+"""Selection in PyTorch-Ignite: a handler between an evaluator and a trainer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from relqa_loss.selection.ledger import Decision
+from relqa_loss.selection.scores import ImageScores
+from relqa_loss.selection.selector import CheckpointSelector
+from relqa_loss.selection.shared import SharedSelection
+
+try:
+    from ignite.engine import Engine, Events
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "relqa_loss.selection.adapters.ignite needs PyTorch-Ignite: "
+        "pip install 'relqa-loss[adapters]'"
+    ) from error
+
+
+class RelationalSelection:
+    """Chooses checkpoints by the relational distance of what an evaluator puts out.
+
+    The mean appears in ``evaluator.state.metrics`` as ``relational_distance`` (or
+    ``relational_score``), for loggers and other handlers attached after this one.
+
+    Args:
+        folder: For weights and ledger, on the first process.
+        scores: Metric and its options; the distance by default.
+        output_transform: From the evaluator's output to ``(preds, target)`` or
+            ``(preds, target, keys)``.
+        options: Further ones of :class:`~relqa_loss.selection.CheckpointSelector`.
+
+    Attributes:
+        decision: The last decision.
+
+    Raises:
+        ValueError: For unknown options.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from ignite.engine import Engine
+        >>> from torch import nn
+        >>> from relqa_loss.selection.adapters.ignite import RelationalSelection
+        >>> model = nn.Identity()
+        >>> evaluator = Engine(lambda engine, image: (model(image), image))
+        >>> trainer = Engine(lambda engine, image: None)
+        >>> selection = RelationalSelection(tempfile.mkdtemp())
+        >>> selection.attach(evaluator, trainer, model)
+        >>> evaluator.run([torch.rand(2, 3, 32, 32)]).metrics
+        {'relational_distance': 0.0}
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        scores: ImageScores | None = None,
+        output_transform: Callable[[Any], Any] | None = None,
+        **options: Any,
+    ) -> None:
+        self._shared = SharedSelection(folder, scores, **options)
+        self._transform = output_transform
+
+    @property
+    def selector(self) -> CheckpointSelector | None:
+        """On the first process, once attached."""
+        return self._shared.selector
+
+    @property
+    def decision(self) -> Decision | None:
+        """The last decision, on all processes."""
+        return self._shared.decision
+
+    def attach(self, evaluator: Engine, trainer: Engine, model: nn.Module) -> None:
+        """Open the folder and follow the evaluator.
+
+        Args:
+            evaluator: Its output is ``(preds, target)`` or ``(preds, target, keys)``.
+            trainer: Its iteration is the step.
+            model: Its weights are kept; a distributed wrapper is looked through.
+        """
+        self._shared.open()
+        evaluator.add_event_handler(Events.EPOCH_STARTED, self._start)
+        evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._add)
+        evaluator.add_event_handler(Events.EPOCH_COMPLETED, self._finish, trainer, model)
+
+    def _start(self, engine: Engine) -> None:
+        self._shared.scores.reset()
+
+    def _add(self, engine: Engine) -> None:
+        output = engine.state.output
+        self._shared.scores.add(*(output if self._transform is None else self._transform(output)))
+
+    def _finish(self, engine: Engine, trainer: Engine, model: nn.Module) -> None:
+        if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            model = model.module
+        decision = self._shared.decide(trainer.state.iteration, model.state_dict())
+        engine.state.metrics[self._shared.scores.name] = decision.mean

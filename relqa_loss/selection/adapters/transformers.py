@@ -1,0 +1,176 @@
+"""Selection in the Hugging Face Trainer: ``compute_metrics`` and a callback that share scores."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from relqa_loss.selection.ledger import Decision
+from relqa_loss.selection.scores import ImageScores
+from relqa_loss.selection.selector import CheckpointSelector
+from relqa_loss.selection.shared import SharedSelection
+
+try:
+    from transformers import (
+        EvalPrediction,
+        TrainerCallback,
+        TrainerControl,
+        TrainerState,
+        TrainingArguments,
+    )
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "relqa_loss.selection.adapters.transformers needs transformers and accelerate: "
+        "pip install 'relqa-loss[adapters]'"
+    ) from error
+
+# Images go through the network in batches of this many.
+_BATCH = 8
+
+
+class RelationalMetrics:
+    """``compute_metrics`` for a ``Trainer`` whose model restores images.
+
+    Gives ``relational_distance`` (or ``relational_score``) and the mean signed map of every
+    channel. Works with ``batch_eval_metrics=True``, which holds one batch of images in memory
+    instead of all of them.
+
+    Args:
+        scores: Metric and its options; the distance by default.
+
+    Example:
+        >>> import torch
+        >>> from transformers import EvalPrediction
+        >>> from relqa_loss.selection.adapters.transformers import RelationalMetrics
+        >>> metrics, images = RelationalMetrics(), torch.rand(2, 3, 32, 32).numpy()
+        >>> metrics(EvalPrediction(images, images))["relational_distance"]
+        0.0
+        >>> metrics.best_model_arguments()
+        {'metric_for_best_model': 'relational_distance', 'greater_is_better': False}
+    """
+
+    def __init__(self, scores: ImageScores | None = None) -> None:
+        self.scores = ImageScores() if scores is None else scores
+        self._complete = True
+
+    def best_model_arguments(self) -> dict[str, Any]:
+        """For ``TrainingArguments``, which takes any metric not named ``…loss`` for a gain."""
+        return {
+            "metric_for_best_model": self.scores.name,
+            "greater_is_better": self.scores.mode == "max",
+        }
+
+    def __call__(
+        self, prediction: EvalPrediction, compute_result: bool | None = None
+    ) -> dict[str, float]:
+        """Score all images, or one batch of them.
+
+        Args:
+            prediction: ``predictions`` and ``label_ids``, each N×3×H×W.
+            compute_result: ``None`` for all images; for one batch, whether it is the last.
+
+        Returns:
+            The metrics; none before the last batch.
+
+        Raises:
+            ValueError: For anything but images.
+        """
+        if compute_result is None or self._complete:
+            self.scores.reset()
+        preds, target = _tensor(prediction.predictions), _tensor(prediction.label_ids)
+        for first, second in zip(preds.split(_BATCH), target.split(_BATCH), strict=True):
+            self.scores.add(first, second)
+        self._complete = compute_result is not False
+        if not self._complete:
+            return {}
+        profile = {f"{name}_signed": value for name, value in self.scores.profile.items()}
+        return {self.scores.name: self.scores.mean, **profile}
+
+
+class RelationalSelection(TrainerCallback):  # type: ignore[misc, unused-ignore]
+    """Chooses checkpoints by the scores that :class:`RelationalMetrics` has just computed.
+
+    Independent of ``load_best_model_at_end``: it saves what it keeps itself. ``trainer.evaluate()``
+    before ``trainer.train()`` makes the untrained model step 0.
+
+    Args:
+        folder: For weights and ledger, on the first process.
+        metrics: What the trainer has as ``compute_metrics``.
+        options: Further ones of :class:`~relqa_loss.selection.CheckpointSelector`.
+
+    Attributes:
+        decision: The last decision.
+
+    Raises:
+        ValueError: For unknown options, or if the trainer does not use ``metrics``.
+
+    Example:
+        >>> import tempfile
+        >>> from relqa_loss.selection.adapters.transformers import (
+        ...     RelationalMetrics,
+        ...     RelationalSelection,
+        ... )
+        >>> metrics = RelationalMetrics()
+        >>> callback = RelationalSelection(tempfile.mkdtemp(), metrics)
+        >>> # Trainer(..., compute_metrics=metrics, callbacks=[callback])
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], metrics: RelationalMetrics, **options: Any
+    ) -> None:
+        self._shared = SharedSelection(folder, metrics.scores, **options)
+        self._training = False
+
+    @property
+    def selector(self) -> CheckpointSelector | None:
+        """On the first process, once the run has begun."""
+        return self._shared.selector
+
+    @property
+    def decision(self) -> Decision | None:
+        """The last decision, on all processes."""
+        return self._shared.decision
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Open the folder, so that one that cannot be written to is found out at once."""
+        self._training = True
+        self._shared.open()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Evaluations from here on are of whatever weights: they do not count."""
+        self._training = False
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Decide."""
+        if not (self._training or state.global_step == 0):
+            return
+        if not len(self._shared.scores):
+            raise ValueError(
+                "RelationalSelection found no scores: give the trainer the same object as "
+                "compute_metrics="
+            )
+        model = kwargs["model"]
+        # Predictions were gathered by the trainer: every process holds the scores of all images.
+        self._shared.decide(state.global_step, model.state_dict(), gather=False)
+
+
+def _tensor(images: Any) -> Tensor:
+    if isinstance(images, tuple | list) and len(images) == 1:
+        images = images[0]
+    try:
+        tensor = torch.as_tensor(images)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            "RelationalMetrics needs predictions and labels to be images N×3×H×W, got "
+            f"{type(images).__name__}; preprocess_logits_for_metrics can pick them"
+        ) from error
+    return tensor

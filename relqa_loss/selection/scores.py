@@ -1,0 +1,174 @@
+"""Per-image scores of one validation, collected batch by batch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from relqa_loss._inputs import OnOutOfRange, channel_factors, check_options
+from relqa_loss.functional import relate
+from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, find_weights
+
+
+class ImageScores:
+    """Distance or score, and mean signed maps, of every image of a validation.
+
+    Holds a few numbers per image, no images, and no part of the network, so nothing of it ends up
+    in an optimiser or a checkpoint.
+
+    Args:
+        metric: ``"distance"``, lower is better, or ``"score"``, higher is better.
+        data_range: The value of white.
+        weights: Name of shipped weights, or path of a ``.safetensors`` file.
+        channel_weights: Factors on channels' shares of the distance.
+        on_out_of_range: ``"raise"``, ``"clamp"`` or ``"ignore"``.
+
+    Raises:
+        ValueError: For unknown options or weights.
+
+    Example:
+        >>> import torch
+        >>> from relqa_loss.selection import CheckpointSelector, ImageScores
+        >>> scores, target = ImageScores(), torch.rand(2, 3, 32, 32)
+        >>> scores.add(target, target)
+        >>> scores.values, scores.profile["noise"]
+        ([0.0, 0.0], 0.0)
+        >>> selector = CheckpointSelector(mode=scores.mode, metric=scores.metric)
+        >>> selector.update(0, scores.values, profile=scores.profile).chosen
+        True
+    """
+
+    def __init__(
+        self,
+        metric: Literal["distance", "score"] = "distance",
+        *,
+        data_range: float = 1.0,
+        weights: str | os.PathLike[str] = DEFAULT_WEIGHTS,
+        channel_weights: Mapping[str, float] | None = None,
+        on_out_of_range: OnOutOfRange = "raise",
+    ) -> None:
+        if metric not in ("distance", "score"):
+            raise ValueError(f"metric must be 'distance' or 'score', got {metric!r}")
+        check_options(data_range, on_out_of_range)
+        self.channels = find_weights(weights).config.channels
+        channel_factors(channel_weights, self.channels)
+        self.metric = metric
+        self.data_range = data_range
+        self.weights = weights
+        self.channel_weights = dict(channel_weights or {})
+        self.on_out_of_range: OnOutOfRange = on_out_of_range
+        self._rows: list[list[float]] = []
+        self._keys: list[str] | None = None
+
+    @property
+    def mode(self) -> Literal["min", "max"]:
+        """Which end of the metric is the good one."""
+        return "min" if self.metric == "distance" else "max"
+
+    @property
+    def name(self) -> str:
+        """For logs: ``relational_distance`` or ``relational_score``."""
+        return f"relational_{self.metric}"
+
+    @property
+    def values(self) -> dict[str, float] | list[float]:
+        """One number per image: by key if keys were given, else in order."""
+        numbers = [row[0] for row in self._rows]
+        return numbers if self._keys is None else dict(zip(self._keys, numbers, strict=True))
+
+    @property
+    def profile(self) -> dict[str, float]:
+        """Mean signed map per channel over all images; NaN without any."""
+        table = torch.tensor(self._rows, dtype=torch.float64).reshape(-1, len(self.channels) + 1)
+        return dict(zip(self.channels, table[:, 1:].mean(0).tolist(), strict=True))
+
+    @property
+    def mean(self) -> float:
+        """Mean over all images; NaN without any."""
+        return float(torch.tensor([row[0] for row in self._rows], dtype=torch.float64).mean())
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def measure(self, preds: Tensor, target: Tensor) -> Tensor:
+        """One row per image, without collecting it: metric, then a mean map per channel.
+
+        Args:
+            preds: N×3×H×W or N×1×H×W in ``[0, data_range]``, sides ≥ 32.
+            target: The references, of the same shape.
+
+        Returns:
+            N×(1+K), float32.
+        """
+        with torch.no_grad():
+            relation = relate(
+                preds,
+                target,
+                data_range=self.data_range,
+                weights=self.weights,
+                channel_weights=self.channel_weights,
+                on_out_of_range=self.on_out_of_range,
+            )
+        first = relation.distance if self.metric == "distance" else relation.score
+        return torch.cat([first[:, None], relation.maps.mean((2, 3))], 1).float()
+
+    def add(self, preds: Tensor, target: Tensor, keys: Sequence[object] | None = None) -> None:
+        """Measure and collect a batch; sizes may differ from batch to batch.
+
+        Args:
+            preds: N×3×H×W or N×1×H×W in ``[0, data_range]``, sides ≥ 32.
+            target: The references, of the same shape.
+            keys: A name or number per image, needed where their order is not always the same.
+
+        Raises:
+            ValueError: For wrong images, or keys that are missing or not unique.
+        """
+        self.add_rows(self.measure(preds, target).tolist(), keys)
+
+    def add_rows(
+        self, rows: Sequence[Sequence[float]], keys: Sequence[object] | None = None
+    ) -> None:
+        """Collect results of :meth:`measure`.
+
+        Raises:
+            ValueError: If keys are missing or not unique.
+        """
+        names = None if keys is None else [str(key) for key in keys]
+        if self._rows and (names is None) != (self._keys is None):
+            raise ValueError("give keys with every batch or with none")
+        if names is not None:
+            known = self._keys or []
+            if len(names) != len(rows) or len({*known, *names}) < len(known) + len(names):
+                raise ValueError(
+                    f"keys must be one per image and unique, got {names[:4]} for {len(rows)} "
+                    f"images after {len(known)} others"
+                )
+            self._keys = [*known, *names]
+        self._rows.extend(list(row) for row in rows)
+
+    def reset(self) -> None:
+        """Forget all images."""
+        self._rows, self._keys = [], None
+
+    def gathered(self, parts: Sequence[ImageScores]) -> ImageScores:
+        """The images of several processes. Keys that come twice, as samplers pad, count once."""
+        whole = ImageScores(
+            self.metric,  # type: ignore[arg-type, unused-ignore]
+            data_range=self.data_range,
+            weights=self.weights,
+            channel_weights=self.channel_weights,
+            on_out_of_range=self.on_out_of_range,
+        )
+        seen: set[str] = set()
+        for part in parts:
+            if part._keys is None:
+                whole.add_rows(part._rows)
+                continue
+            fresh = [at for at, key in enumerate(part._keys) if key not in seen]
+            whole.add_rows([part._rows[at] for at in fresh], [part._keys[at] for at in fresh])
+            seen.update(part._keys)
+        return whole

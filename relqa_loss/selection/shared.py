@@ -1,0 +1,135 @@
+"""One selection for all processes of a run: scores are gathered, one process decides and writes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+
+from relqa_loss.selection.ledger import Decision
+from relqa_loss.selection.scores import ImageScores
+from relqa_loss.selection.selector import CheckpointSelector
+
+_Result = TypeVar("_Result")
+
+
+class SharedSelection:
+    """A :class:`CheckpointSelector` behind which any number of processes stand.
+
+    Adapters to training frameworks are built on it. All processes make one and call
+    :meth:`decide`; the first one opens the folder, and errors there are raised everywhere, so that
+    no process waits for one that has stopped.
+
+    Args:
+        folder: Of the selector.
+        scores: Collects the images; also gives ``mode`` and ``metric`` of the selector.
+        options: Further ones of :class:`CheckpointSelector`.
+
+    Attributes:
+        scores: To be filled between decisions.
+        selector: On the first process, once opened; ``None`` elsewhere.
+        decision: The last one, on all processes.
+
+    Raises:
+        ValueError: If an option contradicts the scores.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from relqa_loss.selection.shared import SharedSelection
+        >>> selection = SharedSelection(tempfile.mkdtemp())
+        >>> selection.scores.add(torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 32, 32))
+        >>> selection.decide(0, {}).chosen
+        True
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        scores: ImageScores | None = None,
+        **options: Any,
+    ) -> None:
+        self.scores = ImageScores() if scores is None else scores
+        for name in ("mode", "metric"):
+            given = options.setdefault(name, getattr(self.scores, name))
+            if given != getattr(self.scores, name):
+                raise ValueError(
+                    f"{name}={given!r} contradicts scores of the {self.scores.metric}: leave it out"
+                )
+        self.folder = folder
+        self.options = options
+        self.selector: CheckpointSelector | None = None
+        self.decision: Decision | None = None
+
+    def open(self) -> None:
+        """Open the folder on the first process; called by all, once they are connected.
+
+        Raises:
+            Exception: Whatever :class:`CheckpointSelector` raises.
+        """
+        if self.selector is None:
+            self._on_first(self._open)
+
+    def decide(
+        self, step: int, state: Mapping[str, Any] | None, *, gather: bool = True
+    ) -> Decision:
+        """Offer the checkpoint that has been scored, and forget its scores.
+
+        Args:
+            step: When it was reached.
+            state: Tensors to save, used on the first process only.
+            gather: Whether each process holds the scores of its own images only.
+
+        Returns:
+            The decision, the same on all processes.
+
+        Raises:
+            ValueError: If no image was scored.
+            Exception: Whatever :meth:`CheckpointSelector.update` raises.
+        """
+        self.open()
+        scores = self.scores
+        if gather and _connected():
+            parts: list[Any] = [None] * dist.get_world_size()
+            dist.all_gather_object(parts, scores)
+            scores = scores.gathered(parts)
+
+        def update() -> Decision:
+            if self.selector is None:
+                raise RuntimeError("the selector has not been opened on this process")
+            return self.selector.update(
+                step, scores.values, state=state, profile=scores.profile if len(scores) else None
+            )
+
+        try:
+            self.decision = self._on_first(update)
+        finally:
+            self.scores.reset()
+        return self.decision
+
+    def _open(self) -> None:
+        self.selector = CheckpointSelector(self.folder, **self.options)
+
+    def _on_first(self, act: Callable[[], _Result]) -> _Result:
+        """Run on the first process and give its result, or its error, to all."""
+        if not _connected():
+            return act()
+        message: list[Any] = [None, None]
+        error: Exception | None = None
+        if dist.get_rank() == 0:
+            try:
+                message = [act(), None]
+            except Exception as caught:
+                error, message = caught, [None, f"{type(caught).__name__}: {caught}"]
+        dist.broadcast_object_list(message)
+        if error is not None:
+            raise error
+        if message[1] is not None:
+            raise RuntimeError(f"selection failed on the first process: {message[1]}")
+        result: _Result = message[0]
+        return result
+
+
+def _connected() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

@@ -1,0 +1,130 @@
+"""Selection in Lightning."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from relqa_loss import RelationalLoss
+from relqa_loss.functional import relational_distance
+
+pl = pytest.importorskip("lightning.pytorch", reason="Lightning is not installed")
+
+from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402
+
+from relqa_loss.selection.adapters.lightning import RelationalSelection  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+
+
+class Module(pl.LightningModule):  # type: ignore[misc, name-defined]
+    def __init__(self, tiny: nn.Module, gains: tuple[float, ...]) -> None:
+        super().__init__()
+        self.tiny = tiny
+        self.loss = RelationalLoss(on_out_of_range="clamp")
+        self.gains = gains
+
+    def training_step(self, batch: Any, _: int) -> Tensor:
+        value: Tensor = self.loss(self.tiny(batch[0]), batch[1])
+        return value
+
+    def on_validation_epoch_start(self) -> None:
+        # What each epoch reaches is set here, so that the right choice is known.
+        if not self.trainer.sanity_checking and self.trainer.training:
+            self.tiny.gain.data.fill_(self.gains[self.current_epoch])
+
+    def validation_step(self, batch: Any, _: int) -> dict[str, Tensor]:
+        return {"preds": self.tiny(batch[0]), "target": batch[1]}
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=1e-6)
+
+
+def fit(folder: Path, tiny: Any, loader: Any, callback: Any, *more: Any) -> tuple[Any, Module]:
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    trainer = pl.Trainer(
+        max_epochs=4,
+        accelerator="cpu",
+        default_root_dir=folder,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=bool(more),
+        num_sanity_val_steps=1,
+        callbacks=[*more, callback],
+    )
+    module = Module(tiny, (0.7, 1.2, 1.0, 0.9))
+    trainer.validate(module, loader, verbose=False)
+    trainer.fit(module, loader, loader)
+    return trainer, module
+
+
+def test_callback_and_model_checkpoint_choose_the_same(
+    tmp_path: Path, tiny: Any, loader: Any, data: Any
+) -> None:
+    callback = RelationalSelection(tmp_path / "selection", keep=2)
+    saver = ModelCheckpoint(
+        tmp_path / "saved", filename="{step}", monitor=callback.monitor, mode=callback.mode
+    )
+    trainer, module = fit(tmp_path, tiny, loader, callback, saver)
+    selector = callback.selector
+    assert selector is not None
+    # Step 0 by validate; the sanity check does not count; three batches an epoch.
+    assert [entry.step for entry in selector.entries] == [0, 3, 6, 9, 12]
+    assert selector.chosen is not None
+    assert selector.chosen.step == 6
+    assert callback.decision is not None
+    assert callback.decision.chosen_step == 6
+    torch.testing.assert_close(selector.load()["tiny.gain"], torch.full((3, 1, 1), 1.2))
+    expected = relational_distance(
+        (data.tensors[0] * 1.2).clamp(0, 1), data.tensors[1], reduction="none"
+    )
+    assert selector.chosen.values == pytest.approx(expected.tolist(), abs=1e-6)
+    assert "step=6" in saver.best_model_path
+    assert float(saver.best_model_score) == pytest.approx(selector.chosen.mean, abs=1e-6)
+    assert trainer.callback_metrics[callback.monitor] == pytest.approx(
+        selector.entries[-1].mean, abs=1e-6
+    )
+    # A validation after training is of whatever weights.
+    trainer.validate(module, loader, verbose=False)
+    assert len(selector.entries) == 5
+
+
+def test_optimiser_and_checkpoint_never_see_the_network(
+    tmp_path: Path, tiny: Any, loader: Any
+) -> None:
+    callback = RelationalSelection(tmp_path / "selection")
+    saver = ModelCheckpoint(tmp_path / "saved", monitor=callback.monitor, mode="min")
+    trainer, module = fit(tmp_path, tiny, loader, callback, saver)
+    assert [name for name, _ in module.named_parameters()] == ["tiny.gain"]
+    (group,) = trainer.optimizers[0].param_groups
+    assert [id(p) for p in group["params"]] == [id(tiny.gain)]
+    file = Path(saver.best_model_path)
+    saved = torch.load(file, weights_only=False)
+    assert list(saved["state_dict"]) == ["tiny.gain"]
+    assert file.stat().st_size < 20_000
+    assert callback.selector is not None
+    assert list(callback.selector.load()) == ["tiny.gain"]
+
+
+def test_resumes_and_needs_images(tmp_path: Path, tiny: Any, loader: Any) -> None:
+    first = RelationalSelection(tmp_path / "selection")
+    fit(tmp_path, tiny, loader, first)
+    tiny.gain.data.fill_(0.5)
+    again = RelationalSelection(tmp_path / "selection", resume=True)
+    fit(tmp_path, tiny, loader, again)
+    assert first.selector is not None
+    assert again.selector is not None
+    assert again.selector.entries == first.selector.entries
+    with pytest.raises(FileExistsError, match="resume=True"):
+        fit(tmp_path, tiny, loader, RelationalSelection(tmp_path / "selection"))
+    wrong = RelationalSelection(tmp_path / "other", pairs=lambda outputs, batch: batch)
+    with pytest.raises(ValueError, match="return {'preds'"):
+        fit(tmp_path, tiny, loader, wrong)
+    with pytest.raises(ValueError, match="contradicts"):
+        RelationalSelection(tmp_path, mode="max")

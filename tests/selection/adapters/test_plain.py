@@ -1,0 +1,111 @@
+"""Selection in a loop of one's own, and the scores behind every adapter."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from relqa_loss.metrics import DistortionProfile, RelationalDistance, RelationalScore
+from relqa_loss.selection import CheckpointSelector, ImageScores
+
+
+def test_plain_loop(tmp_path: Path, tiny: Any, loader: Any) -> None:
+    optimiser = torch.optim.SGD(tiny.parameters(), lr=1e-6)
+    selector = CheckpointSelector(tmp_path, veto={"ringing": 0.05})
+    for step, gain in enumerate((0.5, 1.2, 0.9)):
+        for degraded, clean in loader:
+            optimiser.zero_grad()
+            tiny.loss(tiny(degraded), clean).backward()
+            optimiser.step()
+        tiny.gain.data.fill_(gain)
+        scores = ImageScores()
+        with torch.no_grad():
+            for degraded, clean in loader:
+                scores.add(tiny(degraded), clean)
+        selector.update(step, scores.values, state=tiny.state_dict(), profile=scores.profile)
+    assert selector.chosen is not None
+    assert selector.chosen.step == 1
+    tiny.load_state_dict(selector.load())
+    assert float(tiny.gain.detach().mean()) == pytest.approx(1.2)
+    # Neither optimiser nor checkpoint has seen the network behind loss and scores.
+    assert [id(p) for g in optimiser.param_groups for p in g["params"]] == [id(tiny.gain)]
+    assert list(tiny.state_dict()) == list(selector.load()) == ["gain"]
+    file = io.BytesIO()
+    torch.save({"model": tiny.state_dict(), "optimiser": optimiser.state_dict()}, file)
+    assert file.tell() < 10_000
+
+
+@pytest.mark.parametrize("metric", ["distance", "score"])
+def test_scores_agree_with_the_metrics(metric: Any, loader: Any) -> None:
+    scores = ImageScores(metric)
+    mean = RelationalDistance() if metric == "distance" else RelationalScore()
+    profile = DistortionProfile()
+    for degraded, clean in loader:
+        scores.add(degraded, clean)
+        mean.update(degraded, clean)
+        profile.update(degraded, clean)
+    assert len(scores) == len(scores.values) == 5
+    assert scores.mode == ("max" if mean.higher_is_better else "min")
+    assert scores.mean == pytest.approx(float(mean.compute()), abs=1e-6)
+    expected = profile.compute()
+    for channel, value in scores.profile.items():
+        assert value == pytest.approx(float(expected[f"{channel}_signed"]), abs=1e-6)
+
+
+def test_keys_and_parts() -> None:
+    parts = [ImageScores(), ImageScores()]
+    images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    parts[0].add(images[:2] * 0.5, images[:2], ["a", "b"])
+    parts[1].add(images[[2, 0]] * 0.5, images[[2, 0]], ["c", "a"])
+    whole = ImageScores().gathered(parts)
+    expected = ImageScores()
+    expected.add(images * 0.5, images, ["a", "b", "c"])
+    assert whole.values == pytest.approx(expected.values)
+    assert whole.profile == pytest.approx(expected.profile)
+    for keys, message in ((["a"], "unique"), (["x", "y"], "one per image"), (None, "or with none")):
+        with pytest.raises(ValueError, match=message):
+            parts[0].add(images[:1], images[:1], keys)
+    with pytest.raises(ValueError, match="'distance' or 'score'"):
+        ImageScores("psnr")  # type: ignore[arg-type]
+    parts[0].reset()
+    assert len(parts[0]) == 0
+    assert not isinstance(parts[0], nn.Module)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "package"),
+    [
+        ("lightning", "lightning"),
+        ("transformers", "transformers"),
+        ("ignite", "ignite"),
+        ("accelerate", "accelerate"),
+    ],
+)
+def test_a_missing_framework_is_named_with_the_extra(
+    adapter: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"relqa_loss.selection.adapters.{adapter}"
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    for loaded in [m for m in sys.modules if m == package or m.startswith(f"{package}.")]:
+        monkeypatch.delitem(sys.modules, loaded)
+    monkeypatch.setitem(sys.modules, package, None)
+    if package == "lightning":
+        monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'relqa-loss\[adapters\]'"):
+        __import__(name)
+
+
+def test_selection_itself_imports_no_framework() -> None:
+    code = (
+        "import sys, relqa_loss.selection, relqa_loss.selection.adapters\n"
+        "names = {'lightning', 'transformers', 'ignite', 'accelerate'}\n"
+        "sys.exit(', '.join(names & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
