@@ -39,7 +39,7 @@ class RelationalSelection:
         decision: The last decision.
 
     Raises:
-        ValueError: For unknown options.
+        ValueError: For unknown options, or outputs without images.
 
     Example:
         >>> import tempfile, torch
@@ -93,8 +93,14 @@ class RelationalSelection:
         self._shared.scores.reset()
 
     def _add(self, engine: Engine) -> None:
-        output = engine.state.output
-        self._shared.scores.add(*(output if self._transform is None else self._transform(output)))
+        output: Any = engine.state.output
+        images = output if self._transform is None else self._transform(output)
+        if not isinstance(images, tuple | list) or len(images) not in (2, 3):
+            raise ValueError(
+                "RelationalSelection needs (preds, target) or (preds, target, keys) from the "
+                f"evaluator: give output_transform=; got {type(images).__name__}"
+            )
+        self._shared.scores.add(*images)
 
     def _finish(self, engine: Engine, trainer: Engine, model: nn.Module) -> None:
         if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):

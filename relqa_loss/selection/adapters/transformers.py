@@ -81,8 +81,9 @@ class RelationalMetrics:
         if compute_result is None or self._complete:
             self.scores.reset()
         preds, target = _tensor(prediction.predictions), _tensor(prediction.label_ids)
-        for first, second in zip(preds.split(_BATCH), target.split(_BATCH), strict=True):
-            self.scores.add(first, second)
+        for start in range(0, max(len(preds), len(target)), _BATCH):
+            part = slice(start, start + _BATCH)
+            self.scores.add(preds[part], target[part])
         self._complete = compute_result is not False
         if not self._complete:
             return {}

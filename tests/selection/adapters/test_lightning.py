@@ -124,7 +124,7 @@ def test_resumes_and_needs_images(tmp_path: Path, tiny: Any, loader: Any) -> Non
     with pytest.raises(FileExistsError, match="resume=True"):
         fit(tmp_path, tiny, loader, RelationalSelection(tmp_path / "selection"))
     wrong = RelationalSelection(tmp_path / "other", pairs=lambda outputs, batch: batch)
-    with pytest.raises(ValueError, match="return {'preds'"):
+    with pytest.raises(ValueError, match="validation_step, or give pairs"):
         fit(tmp_path, tiny, loader, wrong)
     with pytest.raises(ValueError, match="contradicts"):
         RelationalSelection(tmp_path, mode="max")

@@ -1,0 +1,130 @@
+"""Selection in the Hugging Face Trainer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from relqa_loss import RelationalLoss
+from relqa_loss.selection import ImageScores
+
+hf = pytest.importorskip("transformers", reason="transformers is not installed")
+pytest.importorskip("accelerate", reason="accelerate is not installed")
+
+from relqa_loss.selection.adapters.transformers import (  # noqa: E402
+    RelationalMetrics,
+    RelationalSelection,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+
+GAINS = (0.7, 1.2, 1.0, 0.9)
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.full((3, 1, 1), 0.5))
+        self.loss = RelationalLoss(on_out_of_range="clamp")
+
+    def forward(self, image: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        restored = (image * self.gain).clamp(0, 1)
+        return {"loss": self.loss(restored, labels), "restored": restored}
+
+
+class SetGain(hf.TrainerCallback):  # type: ignore[misc, name-defined]
+    """What each epoch reaches, so that the right choice is known."""
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        kwargs["model"].gain.data.fill_(GAINS[round(state.epoch) - 1])
+
+
+class Pairs(torch.utils.data.Dataset):  # type: ignore[type-arg]
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {"image": self.data[index][0], "labels": self.data[index][1]}
+
+
+def make(folder: Path, data: Any, *, by_batch: bool, score: bool = False) -> Any:
+    metrics = RelationalMetrics(ImageScores("score") if score else None)
+    callback = RelationalSelection(folder / "selection", metrics, keep=2)
+    arguments = hf.TrainingArguments(
+        output_dir=str(folder / "hf"),
+        num_train_epochs=len(GAINS),
+        per_device_train_batch_size=2,
+        per_device_eval_batch_size=2,
+        learning_rate=1e-6,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        logging_strategy="no",
+        load_best_model_at_end=True,
+        batch_eval_metrics=by_batch,
+        use_cpu=True,
+        report_to=[],
+        disable_tqdm=True,
+        **metrics.best_model_arguments(),
+    )
+    model = Model()
+    trainer = hf.Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=Pairs(data),
+        eval_dataset=Pairs(data),
+        compute_metrics=metrics,
+        callbacks=[SetGain(), callback],
+    )
+    return trainer, callback, model
+
+
+@pytest.mark.parametrize(("by_batch", "score"), [(False, False), (True, True)])
+def test_trainer_and_selection_choose_the_same(
+    tmp_path: Path, data: Any, by_batch: bool, score: bool
+) -> None:
+    trainer, callback, model = make(tmp_path, data, by_batch=by_batch, score=score)
+    trainer.evaluate()
+    trainer.train()
+    name = "relational_score" if score else "relational_distance"
+    selector = callback.selector
+    assert [entry.step for entry in selector.entries] == [0, 3, 6, 9, 12]
+    assert selector.chosen.step == callback.decision.chosen_step == 6
+    assert len(selector.chosen.values) == len(data)
+    torch.testing.assert_close(selector.load()["gain"], torch.full((3, 1, 1), 1.2))
+    # The trainer's own choice: with greater_is_better left to its default, it takes the worst.
+    assert trainer.state.best_model_checkpoint.endswith("checkpoint-6")
+    assert trainer.state.best_metric == pytest.approx(selector.chosen.mean, abs=1e-6)
+    torch.testing.assert_close(model.gain.detach(), torch.full((3, 1, 1), 1.2))
+    logged = [line[f"eval_{name}"] for line in trainer.state.log_history if f"eval_{name}" in line]
+    assert logged == pytest.approx([entry.mean for entry in selector.entries], abs=1e-6)
+    # An evaluation after training is of whatever weights.
+    trainer.evaluate()
+    assert len(selector.entries) == 5
+    # Optimiser and checkpoints never see the network.
+    file = tmp_path / "hf" / "checkpoint-6" / "model.safetensors"
+    assert list(load_file(file)) == ["gain"]
+    assert sum(p.numel() for g in trainer.optimizer.param_groups for p in g["params"]) == 3
+    assert max(f.stat().st_size for f in file.parent.iterdir()) < 50_000
+    json.loads((file.parent / "trainer_state.json").read_text())
+
+
+def test_the_same_object_is_needed_and_images(tmp_path: Path, data: Any) -> None:
+    trainer, _, _ = make(tmp_path, data, by_batch=False)
+    trainer.compute_metrics = RelationalMetrics()
+    with pytest.raises(ValueError, match="same object"):
+        trainer.train()
+    with pytest.raises(ValueError, match="images N×3×H×W"):
+        RelationalMetrics()(hf.EvalPrediction({"a": 1}, {"a": 1}))
+    assert RelationalMetrics(ImageScores("score")).best_model_arguments() == {
+        "metric_for_best_model": "relational_score",
+        "greater_is_better": True,
+    }
