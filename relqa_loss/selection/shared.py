@@ -61,6 +61,7 @@ class SharedSelection:
         self.options = options
         self.selector: CheckpointSelector | None = None
         self.decision: Decision | None = None
+        self._opened = False
 
     def open(self) -> None:
         """Open the folder on the first process; called by all, once they are connected.
@@ -68,8 +69,10 @@ class SharedSelection:
         Raises:
             Exception: Whatever :class:`CheckpointSelector` raises.
         """
-        if self.selector is None:
+        # Not "if there is no selector": the other processes never have one.
+        if not self._opened:
             self._on_first(self._open)
+            self._opened = True
 
     def decide(
         self, step: int, state: Mapping[str, Any] | None, *, gather: bool = True
