@@ -32,7 +32,7 @@ def test_chooses_by_the_evaluator(tmp_path: Path, tiny: Any, loader: Any) -> Non
         loss = tiny.loss(tiny(batch[0]), batch[1])
         loss.backward()
         optimiser.step()
-        return float(loss)
+        return float(loss.detach())
 
     trainer, evaluator = Engine(train), evaluator_of(tiny)
     selection = RelationalSelection(tmp_path)

@@ -35,7 +35,7 @@ class Module(pl.LightningModule):  # type: ignore[misc, name-defined]
 
     def on_validation_epoch_start(self) -> None:
         # What each epoch reaches is set here, so that the right choice is known.
-        if not self.trainer.sanity_checking and self.trainer.training:
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self.tiny.gain.data.fill_(self.gains[self.current_epoch])
 
     def validation_step(self, batch: Any, _: int) -> dict[str, Tensor]:
