@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import io
 import json
@@ -18,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from relqa_loss._html import inline, png, signed, style
 from relqa_loss._version import __version__
 from relqa_loss.demo.data import TEST_BLUR, TEST_NOISE, Photographs, degrade_for_test
 from relqa_loss.demo.training import DemoResult, Validation, psnr, restore
@@ -93,9 +93,9 @@ def write_report(
     limit = symmetric_limit(both[:, [channels.index(name) for name in named]])
 
     pictures = {
-        "before.png": _png(shown.before.image),
-        "after.png": _png(shown.after.image),
-        "reference.png": _png(shown.reference),
+        "before.png": png(shown.before.image),
+        "after.png": png(shown.after.image),
+        "reference.png": png(shown.reference),
         "maps-before.png": _figure(shown, shown.before, "before", named, channels),
         "maps-after.png": _figure(shown, shown.after, "after", named, channels),
         "curve.png": _curve_png(result),
@@ -114,6 +114,7 @@ def write_report(
         resources.files("relqa_loss.demo").joinpath("report.html").read_text("utf-8")
     )
     text = template.substitute(
+        style=style(),
         title=f"A restorer, trained in {duration} with RelationalLoss",
         lead=html.escape(
             f"On a photograph it has never seen, the relational distance to the original {verb} "
@@ -205,7 +206,7 @@ def _tiles(case: _Case, result: DemoResult) -> str:
         (
             tile(f"{far:.3f} → {near:.3f}", "distance, lower is closer", near < far),
             tile(
-                f"{_signed(float(before.relation.score))} → {_signed(float(after.relation.score))}",
+                f"{signed(float(before.relation.score))} → {signed(float(after.relation.score))}",
                 "score, 0 equals the reference",
                 float(after.relation.score) > float(before.relation.score),
             ),
@@ -219,15 +220,10 @@ def _tiles(case: _Case, result: DemoResult) -> str:
     )
 
 
-def _signed(value: float, digits: int = 3) -> str:
-    rounded = round(value, digits) + 0.0  # no negative zero
-    return f"{rounded:+.{digits}f}".replace("-", "−")
-
-
 def _triple(case: _Case) -> str:
     def figure(image: Tensor, name: str, detail: str) -> str:
         return (
-            f'<figure><img src="{_inline(_png(image))}" alt="{name}">'
+            f'<figure><img src="{inline(png(image))}" alt="{name}">'
             f"<figcaption><b>{name}</b> {detail}</figcaption></figure>"
         )
 
@@ -260,8 +256,7 @@ def _details(case: _Case) -> str:
     ):
         cut = image[:, top : top + side, left : left + across]
         result += (
-            f'<figure><img class="sharp" src="{_inline(_png(cut))}" '
-            f'alt="{name}, enlarged"></figure>'
+            f'<figure><img class="sharp" src="{inline(png(cut))}" alt="{name}, enlarged"></figure>'
         )
     return result
 
@@ -272,7 +267,7 @@ def _sentences(case: _Case) -> str:
         ("After", f"{case.after.words}."),
         (
             "Before → after",
-            f"{case.change}; the score of after against before is {_signed(case.gain)} "
+            f"{case.change}; the score of after against before is {signed(case.gain)} "
             f"({'better' if case.gain > 0 else 'worse' if case.gain < 0 else 'equal'}).",
         ),
     )
@@ -290,10 +285,10 @@ def _maps(case: _Case, named: Sequence[str], limit: float, channels: Sequence[st
         )
         for stage in (case.before, case.after):
             values = stage.relation.maps[0, list(channels).index(name)]
-            source = _inline(_png(colourise(values, limit)))
+            source = inline(png(colourise(values, limit)))
             rows += (
                 f'<td><img class="sharp" src="{source}" alt="{html.escape(name)}">'
-                f'<div class="mean">mean {_signed(float(values.mean()), 2)}</div></td>'
+                f'<div class="mean">mean {signed(float(values.mean()), 2)}</div></td>'
             )
         rows += "</tr>"
     return rows
@@ -404,8 +399,8 @@ def _table(cases: dict[str, list[_Case]]) -> str:
                 words,
                 f"{float(before.relation.distance):.4f}",
                 f"{float(after.relation.distance):.4f}",
-                _signed(float(before.relation.score), 4),
-                _signed(float(after.relation.score), 4),
+                signed(float(before.relation.score), 4),
+                signed(float(after.relation.score), 4),
                 f"{before.psnr:.2f} dB",
                 f"{after.psnr:.2f} dB",
             )
@@ -491,7 +486,7 @@ def _figure(
         distance_map=stage.distance_map,
         names=channels,
         title=f"{case.name}, {name}: distance {float(stage.relation.distance):.3f}, "
-        f"score {_signed(float(stage.relation.score))}",
+        f"score {signed(float(stage.relation.score))}",
     )
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
@@ -524,18 +519,6 @@ def _curve_png(result: DemoResult) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
-
-
-def _png(image: Tensor) -> bytes:
-    from relqa_loss.distortions._pillow import to_pillow
-
-    buffer = io.BytesIO()
-    to_pillow(image).save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue()
-
-
-def _inline(content: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(content).decode()
 
 
 def _replace(path: Path, content: bytes) -> None:

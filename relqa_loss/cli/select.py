@@ -1,0 +1,413 @@
+"""``relqa select``: which of several folders of outputs is best, and why."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from relqa_loss._files import write_atomically
+from relqa_loss._version import __version__
+from relqa_loss.cli._common import (
+    add_missing_option,
+    add_network_options,
+    columns_of,
+    progress,
+    resolve_device,
+    say,
+)
+
+if TYPE_CHECKING:
+    from relqa_loss.cli._pairs import Examiner, Outcome
+    from relqa_loss.selection.comparison import Comparison
+    from relqa_loss.selection.folders import Job, Measure, Row
+
+_ROWS = "scores"  # scores.jsonl; scores-1.jsonl … of further processes under torchrun
+_RESULT, _REPORT = "selection.json", "report.html"
+_NAMED = 5  # files named on stderr per candidate; all of them are in the JSON
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the sub-command."""
+    parser = subparsers.add_parser(
+        "select",
+        help="which of several checkpoints' outputs is best, with intervals, vetoes and a reason",
+        description="Compare folders of outputs, one per checkpoint, with the references: ranking "
+        "with paired intervals, pairwise preferences, channels, vetoes, and a recommendation with "
+        "its reason. Files are matched by name. Files that are missing or cannot be used are "
+        "named and counted, two candidates are compared on the images that both have, and the "
+        "exit code is 2. Also runs under torchrun.",
+    )
+    parser.add_argument("--reference", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
+        "--candidates", type=Path, nargs="+", required=True, metavar="DIR", help="of outputs"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("relqa-select"), metavar="DIR", help="default: %(default)s"
+    )
+    parser.add_argument("--resume", action="store_true", help="use what --out holds already")
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="default: 1")
+    parser.add_argument(
+        "--metric",
+        choices=("distance", "score"),
+        default="distance",
+        help="score only where references are not pristine (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--rule",
+        choices=("best", "earliest"),
+        default="best",
+        help="the best, or the earliest by name whose difference to it may be noise",
+    )
+    parser.add_argument(
+        "--veto",
+        action="append",
+        default=[],
+        metavar="CHANNEL=TOLERANCE",
+        help="never one with more of a channel than the baseline: ringing=0.02; with less: "
+        "-sharpness=0.02 (write --veto=-sharpness=0.02); repeatable",
+    )
+    parser.add_argument("--baseline", metavar="NAME", help="of vetoes (default: the first)")
+    parser.add_argument(
+        "--coverage",
+        type=float,
+        default=0.9,
+        metavar="SHARE",
+        help="of the images that a candidate must have to be recommended (default: %(default)s)",
+    )
+    parser.add_argument("--confidence", type=float, default=0.95, help="default: %(default)s")
+    parser.add_argument("--no-report", action="store_true", help="no HTML, for speed")
+    add_missing_option(parser)
+    add_network_options(parser)
+    parser.set_defaults(run=run)
+
+
+class _Group(NamedTuple):
+    """This process among those that torchrun has started."""
+
+    rank: int
+    size: int
+
+    def gather(self, part: Any) -> list[Any] | None:
+        """Everybody's part on the first process, ``None`` on the others."""
+        if self.size == 1:
+            return [part]
+        import torch.distributed as dist
+
+        parts: list[Any] | None = [None] * self.size if self.rank == 0 else None
+        dist.gather_object(part, parts)
+        return parts
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the sub-command."""
+    from relqa_loss.network import find_weights
+    from relqa_loss.selection.comparison import compare
+    from relqa_loss.selection.folders import RowFile, name_folders, read_rows, remaining
+
+    veto = _veto(arguments.veto)
+    if arguments.processes < 1:
+        raise ValueError(f"--processes must be at least 1, got {arguments.processes}")
+    folders = name_folders(arguments.candidates)
+    if arguments.baseline is not None and arguments.baseline not in folders:
+        raise ValueError(
+            f"--baseline {arguments.baseline}: no such candidate; there are {', '.join(folders)}"
+        )
+    if not arguments.reference.is_dir():
+        raise ValueError(f"--reference {arguments.reference} is not a folder")
+    out: Path = arguments.out
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file, not a folder")
+    rows_path = out / f"{_ROWS}.jsonl"
+    with _group() as group:
+        # All processes look before any of them writes.
+        exists = rows_path.exists() or (out / _RESULT).exists()
+        if exists and not arguments.resume:
+            raise ValueError(f"{out} holds a selection; give --resume or another --out")
+        record = find_weights(arguments.weights)
+        jobs, keys, failures = _jobs(arguments.reference, folders, arguments.allow_missing)
+        shard = jobs[group.rank :: group.size]
+        left, rows = remaining(
+            shard, read_rows(sorted(out.glob(f"{_ROWS}*.jsonl"))), record.version
+        )
+        if group.size > 1:
+            import torch.distributed as dist
+
+            dist.barrier()
+        if group.rank:
+            rows_path = out / f"{_ROWS}-{group.rank}.jsonl"
+        make = partial(make_measure, arguments.weights, resolve_device(arguments.device))
+        log = RowFile(rows_path)
+        try:
+            with progress("measuring", sum(len(job.images) for job in left)) as advance:
+                for found in _measured(make, left, arguments.processes):
+                    for row in found:
+                        log.add(row)
+                    rows.extend(found)
+                    advance(len(found), note=found[0].key if found else None)
+        finally:
+            log.close()
+        parts = group.gather(rows)
+    if parts is None:
+        return 0  # the first process reports
+    rows = [row for part in parts for row in part]
+    failures += [(row.candidate, row.image, row.error) for row in rows if row.error is not None]
+    table = _table_of(rows, folders, keys, arguments.metric)
+    comparison = compare(
+        table,
+        keys,
+        record.config.channels,
+        mode="min" if arguments.metric == "distance" else "max",
+        metric=arguments.metric,
+        rule=arguments.rule,
+        veto=veto,
+        baseline=arguments.baseline,
+        coverage=arguments.coverage,
+        confidence=arguments.confidence,
+    )
+    document = _document(arguments, comparison, table, folders, failures, record.version, veto)
+    write_atomically(out / _RESULT, (json.dumps(document, indent=1) + "\n").encode())
+    _say_failures(failures)
+    sys.stdout.write(_text(comparison))
+    if not arguments.no_report:
+        from relqa_loss.cli._pairs import Pair
+        from relqa_loss.selection.report import write_report
+
+        examiner = _examiner(arguments.weights, resolve_device(arguments.device))
+
+        def examine(reference: Path, image: Path) -> Outcome:
+            return examiner(Pair(reference, image), distance_map=True)
+
+        paths = {(row.candidate, row.key): Path(row.image) for row in rows}
+        write_report(
+            out / _REPORT, comparison, table, arguments.reference, paths, document, examine
+        )
+        print(f"report: {(out / _REPORT).resolve()}")
+    return 2 if failures or comparison.recommended is None else 0
+
+
+@contextmanager
+def _group() -> Iterator[_Group]:
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield _Group(0, 1)
+        return
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo")
+    try:
+        yield _Group(dist.get_rank(), size)
+    finally:
+        dist.destroy_process_group()
+
+
+def _veto(options: Sequence[str]) -> dict[str, float]:
+    from relqa_loss.selection.veto import check_veto
+
+    limits = {}
+    for option in options:
+        name, equals, number = option.rpartition("=")
+        try:
+            limits[name] = float(number)
+        except ValueError:
+            equals = ""
+        if not equals or not name:
+            raise ValueError(f"--veto {option}: write CHANNEL=TOLERANCE, such as ringing=0.02")
+    return check_veto(limits)
+
+
+def _jobs(
+    reference: Path, folders: dict[str, Path], allow_missing: bool
+) -> tuple[list[Job], list[str], list[tuple[str, str, str]]]:
+    """Jobs by reference, the keys of all references, and files that have no partner."""
+    from relqa_loss.cli._common import images_in
+    from relqa_loss.cli._pairs import pair_up
+    from relqa_loss.selection.folders import Job
+
+    failures: list[tuple[str, str, str]] = []
+    references = images_in(reference)
+    if not references:
+        raise ValueError(f"--reference {reference} has no image files in it")
+    keys = [path.relative_to(reference).as_posix() for path in references]
+    images: dict[Path, dict[str, Path]] = {path: {} for path in references}
+    for name, folder in folders.items():
+        if not images_in(folder):
+            failures.append((name, str(folder), "has no image files in it"))
+            continue
+        pairs, failed = pair_up(reference, [folder], allow_missing=allow_missing)
+        failures += [(name, str(failure.image), failure.error) for failure in failed]
+        for pair in pairs:
+            images[pair.reference].setdefault(name, pair.image)
+            if images[pair.reference][name] != pair.image:
+                other = images[pair.reference][name].name
+                failures.append((name, str(pair.image), f"not used: {other} fits, too"))
+    jobs = [Job(key, path, images[path]) for key, path in zip(keys, references, strict=True)]
+    return [job for job in jobs if job.images], keys, failures
+
+
+def _examiner(weights: str, device: str) -> Examiner:
+    from relqa_loss.cli._pairs import Examiner
+
+    return Examiner(weights, device)
+
+
+def make_measure(weights: str, device: str) -> Measure:
+    """The function that relates a job's files; made once per process."""
+    from relqa_loss.cli._pairs import Pair
+    from relqa_loss.selection.folders import Row, stamp
+
+    examine = _examiner(weights, device)
+
+    def measure(job: Job) -> list[Row]:
+        rows = []
+        for name, image in job.images.items():
+            row = Row(name, job.key, str(image), examine.version, stamp(job.reference, image))
+            try:
+                relation = examine(Pair(job.reference, image)).relation
+            except (ValueError, OSError, MemoryError) as error:
+                rows.append(row._replace(error=str(error) or type(error).__name__))
+                continue
+            maps = relation.maps[0]
+            rows.append(
+                row._replace(
+                    distance=float(relation.distance),
+                    score=float(relation.score),
+                    signed=tuple(maps.mean((1, 2)).tolist()),
+                    absolute=tuple(maps.abs().mean((1, 2)).tolist()),
+                )
+            )
+        return rows
+
+    return measure
+
+
+def _measured(
+    make: Callable[[], Measure], jobs: Sequence[Job], processes: int
+) -> Iterator[list[Row]]:
+    from relqa_loss.selection.folders import PoolMeasure
+
+    if not jobs:
+        return
+    if processes == 1:
+        measure = make()
+        for job in jobs:
+            yield measure(job)
+    else:
+        yield from PoolMeasure(make, min(processes, len(jobs)))(jobs)
+
+
+def _table_of(
+    rows: Sequence[Row], folders: dict[str, Path], keys: Sequence[str], metric: str
+) -> dict[str, dict[str, Any]]:
+    """Results by candidate and image, in an order that does not depend on who measured what."""
+    from relqa_loss.selection.comparison import Measured
+
+    found = {(row.candidate, row.key): row for row in rows if row.error is None}
+    table: dict[str, dict[str, Any]] = {}
+    for name in folders:
+        table[name] = {}
+        for key in keys:
+            if (name, key) in found:
+                row = found[name, key]
+                value = row.distance if metric == "distance" else row.score
+                table[name][key] = Measured(value, row.signed, row.absolute)
+    return table
+
+
+def _text(comparison: Comparison) -> str:
+    rows = [["candidate", "images", "mean", "against the recommended one", ""]]
+    for standing in comparison.standings:
+        note = standing.rejected or ""
+        if standing.name == comparison.recommended:
+            note = "recommended"
+        gain = ""
+        if standing.gain is not None:
+            mean, low, high = standing.gain
+            gain = f"{mean:+.2g} [{low:+.2g}, {high:+.2g}]"
+        rows.append([standing.name, str(standing.images), f"{standing.mean:.4g}", gain, note])
+    return f"{columns_of(rows, '<>>><')}\n{comparison.reason}\n"
+
+
+def _say_failures(failures: Sequence[tuple[str, str, str]]) -> None:
+    counts: dict[str, int] = {}
+    for candidate, image, error in failures:
+        counts[candidate] = counts.get(candidate, 0) + 1
+        if counts[candidate] <= _NAMED:
+            say(f"error: {candidate}: {error if image in error else f'{image}: {error}'}")
+    for candidate, count in counts.items():
+        if count > _NAMED:
+            say(f"error: {candidate}: {count} files in all could not be used; {_RESULT} names them")
+
+
+def _document(
+    arguments: argparse.Namespace,
+    comparison: Comparison,
+    table: dict[str, dict[str, Any]],
+    folders: dict[str, Path],
+    failures: Sequence[tuple[str, str, str]],
+    version: str,
+    veto: dict[str, float],
+) -> dict[str, Any]:
+    """Everything, as JSON; numbers that are none are null."""
+
+    def number(value: float) -> float | None:
+        return value if math.isfinite(value) else None
+
+    return {
+        "relqa_loss": __version__,
+        "weights": version,
+        "reference": str(arguments.reference),
+        "metric": arguments.metric,
+        "rule": arguments.rule,
+        "veto": veto,
+        "baseline": comparison.baseline,
+        "confidence": arguments.confidence,
+        "images": comparison.images,
+        "recommended": comparison.recommended,
+        "reason": comparison.reason,
+        "ranking": [
+            {
+                "name": standing.name,
+                "folder": str(folders[standing.name]),
+                "images": standing.images,
+                "mean": number(standing.mean),
+                "lead": number(standing.lead),
+                "gain_over_recommended": None
+                if standing.gain is None
+                else [number(value) for value in standing.gain],
+                "shared_with_recommended": standing.shared,
+                "ruled_out": standing.rejected,
+                "signed": {name: number(value) for name, value in standing.signed.items()},
+                "absolute": {name: number(value) for name, value in standing.absolute.items()},
+            }
+            for standing in comparison.standings
+        ],
+        "preferences": {
+            first: {
+                second: {
+                    "win_rate": number(duel.rate),
+                    "wins": duel.wins,
+                    "ties": duel.ties,
+                    "images": duel.images,
+                    "lead": number(duel.lead),
+                }
+                for second, duel in row.items()
+            }
+            for first, row in comparison.duels.items()
+        },
+        "values": {
+            name: {key: number(row.value) for key, row in rows.items()}
+            for name, rows in table.items()
+        },
+        "failures": [
+            {"candidate": candidate, "image": image, "error": error}
+            for candidate, image, error in failures
+        ],
+    }

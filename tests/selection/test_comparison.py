@@ -1,0 +1,156 @@
+"""Comparing candidates on images of which some may be missing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relqa_loss.selection.comparison import Comparison, Measured, compare
+
+CHANNELS = ("noise", "ringing")
+
+
+def results(values: Mapping[str, float] | list[float], ringing: float = 0.0) -> dict[str, Measured]:
+    rows = values if isinstance(values, Mapping) else {str(i): v for i, v in enumerate(values)}
+    return {key: Measured(v, (0.0, ringing), (0.1, abs(ringing))) for key, v in rows.items()}
+
+
+def ranking(found: Comparison) -> list[str]:
+    return [standing.name for standing in found.standings]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.integers(0, 50).map(lambda v: v / 8), min_size=4, max_size=4),
+        min_size=2,
+        max_size=5,
+    ),
+    st.sampled_from(["min", "max"]),
+)
+def test_without_gaps_the_ranking_is_that_of_the_means(
+    values: list[list[float]], mode: str
+) -> None:
+    candidates = {f"c{i}": results(row) for i, row in enumerate(values)}
+    found = compare(candidates, list("0123"), CHANNELS, mode=mode, resamples=20)  # type: ignore[arg-type]
+    sign = 1 if mode == "min" else -1
+    # Eighths add up without rounding, so ties are ties; they go to the earlier one.
+    expected = sorted(candidates, key=lambda name: (sign * sum(values[int(name[1:])]), name))
+    assert ranking(found) == expected
+    assert found.recommended == expected[0]
+    for first, row in found.duels.items():
+        for second, duel in row.items():
+            assert duel.rate + found.duels[second][first].rate == pytest.approx(1)
+            assert duel.lead == pytest.approx(-found.duels[second][first].lead)
+
+
+def test_a_missing_hard_image_wins_nothing() -> None:
+    """The mean of what is there would recommend the candidate that lacks the hard image."""
+    found = compare(
+        {
+            "whole": results([1.0, 1.0, 9.0]),
+            "gap": results({"0": 1.25, "1": 1.25}),
+        },
+        ["0", "1", "2"],
+        CHANNELS,
+        coverage=0.5,
+    )
+    assert found.standings[1].mean < found.standings[0].mean
+    assert ranking(found) == ["whole", "gap"]
+    assert found.recommended == "whole"
+    assert found.standings[1].shared == found.duels["whole"]["gap"].images == 2
+    assert found.standings[1].gain is not None
+    assert found.standings[1].gain.mean == -0.25
+    assert "(95%, 2 images)" in found.reason
+
+
+def test_who_has_too_few_images_is_no_candidate() -> None:
+    candidates = {"whole": results([1.0] * 10), "part": results([0.5] * 8), "none": {}}
+    found = compare(candidates, [str(i) for i in range(10)], CHANNELS)
+    assert ranking(found) == ["part", "whole", "none"]
+    assert found.recommended == "whole"
+    reasons = {standing.name: standing.rejected for standing in found.standings}
+    assert reasons["part"] == "not a candidate: 8 of 10 images can be used"
+    assert reasons["none"] == "not a candidate: 0 of 10 images can be used"
+    assert math.isnan(found.standings[2].mean)
+    nobody = compare({"none": {}}, ["0"], CHANNELS)
+    assert nobody.recommended is None
+    assert nobody.reason.startswith("no candidate is recommended: all of 1 are ruled out")
+
+
+def test_a_veto_prevents_a_known_bad_choice() -> None:
+    candidates = {
+        "start": results([3.0, 4.0], 0.01),
+        "sober": results([2.0, 3.0], 0.02),
+        "ringing": results([1.0, 2.0], 0.2),
+    }
+    free = compare(candidates, ["0", "1"], CHANNELS)
+    assert free.recommended == "ringing"
+    found = compare(candidates, ["0", "1"], CHANNELS, veto={"ringing": 0.05})
+    assert (found.recommended, found.rival, found.baseline) == ("sober", "ringing", "start")
+    assert found.reason == (
+        "sober is recommended: mean distance 2.5, the best of 3 candidates (1 ruled out); worse "
+        "than ringing by 1 [1, 1] (95%, 2 images), but ringing is vetoed: more ringing than start "
+        "by 0.19 (tolerance 0.05)"
+    )
+    other = compare(candidates, ["0", "1"], CHANNELS, veto={"ringing": 0.05}, baseline="ringing")
+    assert other.recommended == "ringing"
+
+
+def test_nan_never_wins() -> None:
+    for bad in (math.nan, -math.inf, math.inf):
+        found = compare(
+            {"bad": results([bad, 0.0]), "good": results([1.0, 1.0])}, ["0", "1"], CHANNELS
+        )
+        assert found.recommended == "good"
+        assert ranking(found) == ["good", "bad"]
+        assert "1 of 2 scores are not finite" in str(found.standings[1].rejected)
+
+
+def test_the_earliest_within_the_noise() -> None:
+    candidates = {
+        "early": results([1.0, 2.1, 2.9, 4.1]),
+        "late": results([1.1, 2.0, 3.0, 3.9]),
+        "last": results([0.9, 1.99, 2.89, 4.0]),
+    }
+    keys = list("0123")
+    assert compare(candidates, keys, CHANNELS).recommended == "last"
+    found = compare(candidates, keys, CHANNELS, rule="earliest")
+    # "early" is worse than "last" on every image, "late" is so only on average.
+    assert (found.recommended, found.rival) == ("late", "last")
+    assert "the earliest within the noise of last of 3 candidates" in found.reason
+
+
+def test_a_single_candidate_and_strangers() -> None:
+    alone = compare({"only": results([1.0])}, ["0"], CHANNELS)
+    assert alone.reason == "only is recommended, as the only candidate: mean distance 1"
+    # Nothing in common: nothing to compare, and the one with the more images leads by default.
+    found = compare(
+        {"a": results({"0": 1.0}), "b": results({"1": 2.0})}, ["0", "1"], CHANNELS, coverage=0.5
+    )
+    assert found.recommended == "a"
+    assert math.isnan(found.duels["a"]["b"].rate)
+    assert found.standings[1].gain is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "up"}, "mode must be"),
+        ({"rule": "last"}, "rule must be"),
+        ({"coverage": 2.0}, "coverage must be between"),
+        ({"confidence": 1.0}, "confidence must be"),
+        ({"veto": {"rings": 0.1}}, "no channel named 'rings'"),
+        ({"veto": {"ringing": -1}}, "not negative"),
+        ({"veto": {"ringing": 0.1}, "baseline": "z"}, "'z' is no candidate with images"),
+    ],
+)
+def test_refusals(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        compare({"a": results([1.0])}, ["0"], CHANNELS, **options)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no candidates"):
+        compare({}, ["0"], CHANNELS)
