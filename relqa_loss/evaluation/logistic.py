@@ -85,7 +85,7 @@ def fit_logistic(values: ArrayLike, opinions: ArrayLike) -> Logistic:
     rising = bool(np.mean(z * (y - y.mean())) >= 0)
     ends = (float(y.min()), float(y.max())) if rising else (float(y.max()), float(y.min()))
     best = _line(z, y)
-    error = _error(best, z, y)
+    least = _error(best, z, y)
     for middle in (0.0, float(np.median(z))):
         for width in _SLOPES:
             try:
@@ -96,9 +96,10 @@ def fit_logistic(values: ArrayLike, opinions: ArrayLike) -> Logistic:
                     )
             except RuntimeError:  # did not converge from here
                 continue
-            fit = Logistic(*map(float, found[:3]), float(np.exp(np.clip(found[3], -30, 30))))
-            if (better := _error(fit, z, y)) < error * (1 - 1e-9):
-                best, error = fit, better
+            start, end, centred, log_width = (float(v) for v in found)
+            fit = Logistic(start, end, centred, math.exp(min(max(log_width, -30.0), 30.0)))
+            if (left := _error(fit, z, y)) < least * (1 - 1e-9):
+                best, least = fit, left
     return Logistic(best.start, best.end, centre + spread * best.middle, spread * best.width)
 
 
