@@ -15,15 +15,14 @@ import json
 import math
 import statistics
 import sys
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch.nn.functional as F
 from _common import command, photographs, provenance, table
 from torch import Tensor
 
-from relqa_loss.evaluation.agreement import badness_columns
-from relqa_loss.evaluation.facts import FACTS, Badness, Fact, Verdict, judge
+from relqa_loss.evaluation.facts import FACTS, Fact, Verdict, judge_all
 from relqa_loss.evaluation.stimuli import Stimuli
 from relqa_loss.network import find_weights, load_pretrained
 from relqa_loss.training.panel import panel_values
@@ -33,34 +32,26 @@ REACHED = 0.9
 """Share of photographs for which a fact should hold."""
 
 
-def ms_ssim(reference: Tensor, images: Tensor) -> Tensor:
+def similarity(name: str, reference: Tensor, images: Tensor) -> Tensor:
+    """One minus a function of piq, at half resolution as the panel."""
     import piq
 
-    value: Tensor = piq.multi_scale_ssim(images, reference.expand_as(images), reduction="none")
+    half = F.avg_pool2d(reference, 2).expand(len(images), -1, -1, -1)
+    value: Tensor = getattr(piq, name)(F.avg_pool2d(images, 2), half, reduction="none")
     return 1 - value
 
 
-def ssim(reference: Tensor, images: Tensor) -> Tensor:
-    import piq
-
-    half = F.avg_pool2d(reference.expand_as(images), 2)
-    value: Tensor = piq.ssim(F.avg_pool2d(images, 2), half, reduction="none")
-    return 1 - value
-
-
-def mse(reference: Tensor, images: Tensor) -> Tensor:
-    return (images - reference).square().mean((1, 2, 3))
-
-
-def metric(name: str) -> Badness:
-    own = {"ms_ssim": ms_ssim, "ssim": ssim, "psnr": mse}
-    if name in own:
-        return own[name]
-
-    def of_panel(member: str, reference: Tensor, images: Tensor) -> Tensor:
-        return panel_values(reference, images, (member,))[:, 0]
-
-    return partial(of_panel, name)
+def familiar(names: Sequence[str], reference: Tensor, images: Tensor) -> dict[str, Tensor]:
+    own = {"ms_ssim": "multi_scale_ssim", "ssim": "ssim"}
+    found = {}
+    for name in names:
+        if name in own:
+            found[name] = similarity(own[name], reference, images)
+        elif name == "psnr":
+            found[name] = (images - reference).square().mean((1, 2, 3))
+        else:
+            found[name] = panel_values(reference, images, (name,))[:, 0]
+    return found
 
 
 def share(verdicts: list[Verdict]) -> float:
@@ -83,24 +74,30 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="markdown file to write as well")
     parser.add_argument("--json", type=Path, help="figures as JSON")
     arguments = parser.parse_args()
-    if arguments.size < 176:
-        parser.error("--size must be at least 176: MS-SSIM sees five scales")
+    if arguments.size < 352 and "ms_ssim" in arguments.metrics:
+        parser.error("--size must be at least 352: MS-SSIM sees five scales of half of it")
 
     records = [find_weights(weights) for weights in arguments.weights]
-    columns: dict[str, Badness] = {}
-    for record, weights in zip(records, arguments.weights, strict=True):
-        known = badness_columns(load_pretrained(weights))
-        suffix = f" {record.name}" if len(records) > 1 else ""
-        columns |= {f"{name}{suffix}": known[name] for name in ("distance", "score")}
-    ours = tuple(columns)
-    columns |= {name: metric(name) for name in arguments.metrics}
+    networks = {
+        f" {record.name}" if len(records) > 1 else "": load_pretrained(weights)
+        for record, weights in zip(records, arguments.weights, strict=True)
+    }
+    ours = [f"{what}{name}" for name in networks for what in ("distance", "score")]
+    columns = [*ours, *arguments.metrics]
+
+    def metrics(reference: Tensor, images: Tensor) -> dict[str, Tensor]:
+        found = {}
+        for name, network in networks.items():
+            relation = network(reference.expand_as(images), images)
+            found |= {f"distance{name}": relation.distance, f"score{name}": -relation.score}
+        return found | familiar(arguments.metrics, reference, images)
 
     photos = photographs(arguments.photos, arguments.size, arguments.count, seed=3)
     verdicts: dict[str, dict[Fact, list[Verdict]]] = {name: {} for name in columns}
     for number, photo in enumerate(photos, start=1):
         stimuli = Stimuli(photo, seed=number)
-        for name, badness in columns.items():
-            for verdict in judge(badness, stimuli):
+        for name, found in judge_all(metrics, stimuli).items():
+            for verdict in found:
                 verdicts[name].setdefault(verdict.fact, []).append(verdict)
         print(f"{number}/{len(photos)} photographs", end="\r", file=sys.stderr, flush=True)
     print(file=sys.stderr)

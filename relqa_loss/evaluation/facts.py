@@ -8,7 +8,7 @@ the others are stated for the record, where the literature leans one way, and co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -55,11 +55,11 @@ MASKING = (
 )
 MAD = (
     "Larson and Chandler, Journal of Electronic Imaging 19 (2010), doi:10.1117/1.3267105: at high "
-    "quality people look for what is visible at all, at low quality at what is left of the content"
+    "quality people look for what is visible at all, at low quality for what is left of the content"
 )
-LIVE = (
+ACROSS = (
     "Sheikh, Sabir and Bovik, IEEE Transactions on Image Processing 15 (2006), "
-    "doi:10.1109/TIP.2006.881959: PSNR overrates blur and compression against white noise"
+    "doi:10.1109/TIP.2006.881959: PSNR is good within a type of distortion and not across types"
 )
 J2K = (
     "Ebrahimi, Chamik and Winkler, 'JPEG vs. JPEG 2000', SPIE 5558 (2004), doi:10.1117/12.564835: "
@@ -124,8 +124,8 @@ def _all() -> Iterable[Fact]:
     for better in ("white noise", "high-frequency noise", "JPEG"):
         yield _equal("patches and blocks", "one alien block", better, 38.0, MAD)
     for worse in ("over-smoothing", "total variation"):
-        yield _equal("over-smoothing", worse, "white noise", 25.0, LIVE)
-        yield _equal("over-smoothing", worse, "high-frequency noise", 25.0, LIVE)
+        yield _equal("over-smoothing", worse, "white noise", 25.0, f"{MAD}; {ACROSS}")
+        yield _equal("over-smoothing", worse, "high-frequency noise", 25.0, f"{MAD}; {ACROSS}")
     for level in (30.0, 25.0):
         for worse in ("correlated noise", "impulse noise"):
             for better in ("chroma noise", "high-frequency noise"):
@@ -136,10 +136,15 @@ def _all() -> Iterable[Fact]:
         yield _equal("noise", "impulse noise", "white noise", level, TID, firm=False)
     yield _equal("noise", "noise in flat parts", "noise in texture", 30.0, MASKING)
     for worse in ("Gaussian blur", "JPEG", "JPEG 2000"):
-        yield _equal("blur and codecs", worse, "white noise", 24.0, LIVE)
-        yield _equal("blur and codecs", worse, "high-frequency noise", 24.0, LIVE)
+        yield _equal("blur and codecs", worse, "white noise", 24.0, f"{MAD}; {ACROSS}")
+        yield _equal("blur and codecs", worse, "high-frequency noise", 24.0, f"{MAD}; {ACROSS}")
+    # Not firm at the size of these crops, where the headers of the files are a part of the rate.
     yield _fixed(
-        "blur and codecs", "JPEG quality 10", "JPEG 2000 of the size of JPEG quality 10", J2K
+        "blur and codecs",
+        "JPEG quality 10",
+        "JPEG 2000 of the size of JPEG quality 10",
+        J2K,
+        firm=False,
     )
     for worse, better in (
         ("Gaussian blur", "JPEG"),
@@ -209,16 +214,39 @@ def judge(badness: Badness, stimuli: Stimuli, facts: Sequence[Fact] = FACTS) -> 
         >>> str(verdict.fact), abs(verdict.worse / verdict.better - 1) < 0.1
         ('correlated noise at 30 dB > chroma noise at 30 dB', True)
     """
+    found = judge_all(lambda reference, images: {"": badness(reference, images)}, stimuli, facts)
+    return found.get("", [])
+
+
+def judge_all(
+    metrics: Callable[[Tensor, Tensor], Mapping[str, Tensor]],
+    stimuli: Stimuli,
+    facts: Sequence[Fact] = FACTS,
+) -> dict[str, list[Verdict]]:
+    """:func:`judge` for several metrics, which may share their work.
+
+    Args:
+        metrics: As :data:`Badness`, with the values of each metric by its name.
+        stimuli: Of the photograph.
+        facts: As for :func:`judge`.
+
+    Returns:
+        Metric → verdicts; empty if no fact applies.
+    """
     asked = [fact for fact in facts if _differ(stimuli[fact.worse], stimuli[fact.better])]
     versions = list(dict.fromkeys(v for fact in asked for v in (fact.worse, fact.better)))
-    values: dict[Stimulus, float] = {}
+    values: dict[str, dict[Stimulus, float]] = {}
     for start in range(0, len(versions), _BATCH):
         part = versions[start : start + _BATCH]
         images = torch.stack([image for v in part if (image := stimuli[v]) is not None])
         with torch.no_grad():
-            found = badness(stimuli.photo[None], images)
-        values.update(zip(part, found.tolist(), strict=True))
-    return [Verdict(fact, values[fact.worse], values[fact.better]) for fact in asked]
+            found = metrics(stimuli.photo[None], images)
+        for name, column in found.items():
+            values.setdefault(name, {}).update(zip(part, column.tolist(), strict=True))
+    return {
+        name: [Verdict(fact, column[fact.worse], column[fact.better]) for fact in asked]
+        for name, column in values.items()
+    }
 
 
 def _differ(one: Tensor | None, other: Tensor | None) -> bool:

@@ -93,10 +93,12 @@ class Stimuli:
         A sky blurred however much keeps a high PSNR, and a grey photograph has no colour to lose.
 
         Raises:
-            KeyError: For an unknown kind.
+            ValueError: For an unknown kind, or a level given to one that has none or missing for
+                one that needs it.
             ImportError: If Pillow, which codecs go through, is not installed.
         """
         if stimulus not in self._made:
+            _check(stimulus)
             self._made[stimulus] = self._make(stimulus)
         return self._made[stimulus]
 
@@ -130,6 +132,18 @@ def psnr(image: Tensor, reference: Tensor) -> float:
     """
     error = float((image.double() - reference.double()).square().mean())
     return -10 * math.log10(error) if error else math.inf
+
+
+def _check(stimulus: Stimulus) -> None:
+    kind, level = stimulus.kind, stimulus.level
+    known = GRADED if level is not None else FIXED
+    if kind not in known:
+        needs = "a PSNR" if level is None and kind in GRADED else "no PSNR"
+        if kind in GRADED or kind in FIXED:
+            raise ValueError(f"{kind!r} takes {needs}, got level {level!r}")
+        raise ValueError(f"unknown kind {kind!r}; known are {', '.join((*GRADED, *FIXED))}")
+    if isinstance(level, str) and level not in FIXED:
+        raise ValueError(f"level must be a PSNR or a kind without one, got {level!r}")
 
 
 def _bisect(
