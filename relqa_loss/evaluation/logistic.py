@@ -39,7 +39,9 @@ class Logistic:
         return result
 
 
-def fit_logistic(values: ArrayLike, opinions: ArrayLike) -> Logistic:
+def fit_logistic(
+    values: ArrayLike, opinions: ArrayLike, *, near: Logistic | None = None
+) -> Logistic:
     """Least squares fit, as the Video Quality Experts Group prescribes before PLCC and RMSE.
 
     Source: VQEG, "Final report from the Video Quality Experts Group on the validation of objective
@@ -48,6 +50,7 @@ def fit_logistic(values: ArrayLike, opinions: ArrayLike) -> Logistic:
     Args:
         values: N finite values of a metric.
         opinions: N finite opinion scores.
+        near: Start from this fit alone, as for resamples of the values that it was fitted to.
 
     Returns:
         The best of fits from several starts. Where none does better than a straight line, or
@@ -84,22 +87,27 @@ def fit_logistic(values: ArrayLike, opinions: ArrayLike) -> Logistic:
     z = (x - centre) / spread
     rising = bool(np.mean(z * (y - y.mean())) >= 0)
     ends = (float(y.min()), float(y.max())) if rising else (float(y.max()), float(y.min()))
+    starts = [
+        (*ends, middle, math.log(width))
+        for middle in (0.0, float(np.median(z)))
+        for width in _SLOPES
+    ]
+    if near is not None:
+        middle, width = (near.middle - centre) / spread, near.width / spread
+        starts = [(near.start, near.end, middle, math.log(width))]
     best = _line(z, y)
     least = _error(best, z, y)
-    for middle in (0.0, float(np.median(z))):
-        for width in _SLOPES:
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", OptimizeWarning)
-                    found, _ = curve_fit(
-                        _logistic, z, y, p0=(*ends, middle, math.log(width)), maxfev=4000
-                    )
-            except RuntimeError:  # did not converge from here
-                continue
-            start, end, centred, log_width = (float(v) for v in found)
-            fit = Logistic(start, end, centred, math.exp(min(max(log_width, -30.0), 30.0)))
-            if (left := _error(fit, z, y)) < least * (1 - 1e-9):
-                best, least = fit, left
+    for first in starts:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", OptimizeWarning)
+                found, _ = curve_fit(_logistic, z, y, p0=first, maxfev=4000)
+        except RuntimeError:  # did not converge from here
+            continue
+        start, end, centred, log_width = (float(v) for v in found)
+        fit = Logistic(start, end, centred, math.exp(min(max(log_width, -30.0), 30.0)))
+        if (left := _error(fit, z, y)) < least * (1 - 1e-9):
+            best, least = fit, left
     return Logistic(best.start, best.end, centre + spread * best.middle, spread * best.width)
 
 
