@@ -151,3 +151,16 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         load_calibration(tmp_path / "none.json")
     with pytest.raises(ValueError, match="vector of finite"):
         calibrate(np.arange(40.0), -np.arange(40.0), samples=1)([[1.0]])
+
+
+def test_the_error_is_that_of_scenes_left_out() -> None:
+    # Six scenes that differ much: a curve fits those that it has seen better than others.
+    generator = np.random.default_rng(0)
+    scenes = np.repeat(np.arange(6), 5)
+    ratios = []
+    for _ in range(10):
+        x = generator.uniform(0, 2, 30)
+        y = TRUE(x) + generator.normal(size=6)[scenes] + 0.2 * generator.normal(size=30)
+        made = calibrate(x, y, scenes=scenes.tolist(), samples=1)
+        ratios.append(made.rmse / np.sqrt(np.mean((y - made(x).value) ** 2)))
+    assert np.median(ratios) > 1.1
