@@ -1,7 +1,7 @@
 """What is known about the order in which people put distortions, and who knows it.
 
 A :class:`Fact` names two versions of any photograph, the first of which people find worse. Facts
-are taken from the literature in words; no opinion score was read to find or to tune them. Facts
+are taken from the literature in words; no opinion score was used to find or to tune them. Facts
 that are ``firm`` follow from what several independent studies agree on, or hold by construction;
 the others are stated for the record, where the literature leans one way, and count for nothing.
 """
