@@ -118,6 +118,8 @@ def main() -> None:
         )
     judged = [fact for fact in facts if fact["photographs"]]
     firm = [fact for fact in judged if fact["firm"]]
+    if not firm:
+        sys.exit("no photograph admits both versions of any firm fact; give others")
     reached = {
         name: sum(fact["shares"][name] >= REACHED for fact in firm) / len(firm) for name in columns
     }
@@ -163,7 +165,7 @@ def main() -> None:
             "command": command(),
             "photographs": len(photos),
             "firm facts that hold": reached,
-            "facts": facts,
+            "facts": judged,
         }
         arguments.json.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
