@@ -66,7 +66,7 @@ def main() -> None:
 
     records = [find_weights(weights) for weights in arguments.weights]
     networks = {
-        f" {record.name}" if len(records) > 1 else "": load_pretrained(weights)
+        f" {record.version}" if len(records) > 1 else "": load_pretrained(weights)
         for record, weights in zip(records, arguments.weights, strict=True)
     }
     photos = photographs(arguments.photos, arguments.size, arguments.count, seed=4)

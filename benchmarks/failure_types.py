@@ -79,7 +79,7 @@ def main() -> None:
 
     records = [find_weights(weights) for weights in arguments.weights]
     networks = {
-        f" {record.name}" if len(records) > 1 else "": load_pretrained(weights)
+        f" {record.version}" if len(records) > 1 else "": load_pretrained(weights)
         for record, weights in zip(records, arguments.weights, strict=True)
     }
     ours = [f"{what}{name}" for name in networks for what in ("distance", "score")]
