@@ -26,6 +26,9 @@ from relqa_loss.cli._common import (
 
 if TYPE_CHECKING:
     from relqa_loss.cli._pairs import Failure, Outcome
+    from relqa_loss.evaluation.calibration import Calibration
+
+_OPINION = ("opinion", "opinion_low", "opinion_high")
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -42,6 +45,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("images", type=Path, metavar="IMAGE", nargs="+", help="files or folders")
     parser.add_argument("--json", metavar="FILE", help="write JSON; - for stdout")
     parser.add_argument("--csv", metavar="FILE", help="write CSV; - for stdout")
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="of relqa calibrate: opinions on its scale, with an interval for one image",
+    )
     add_missing_option(parser)
     add_network_options(parser)
     parser.set_defaults(run=run)
@@ -61,6 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         if target is not None:
             refuse_inputs(target, files, option)
     examine = Examiner(arguments.weights, resolve_device(arguments.device))
+    calibration = _calibration(arguments.calibration, examine.version)
     rows: list[dict[str, Any]] = []
     interrupted = False
     try:
@@ -73,7 +83,9 @@ def run(arguments: argparse.Namespace) -> int:
                 advance(note=pair.image.name)
     except KeyboardInterrupt:
         interrupted = True
-    _report(arguments, examine.version, rows, failures)
+    if calibration is not None:
+        _add_opinions(rows, calibration)
+    _report(arguments, examine.version, rows, failures, calibration)
     if interrupted:
         raise KeyboardInterrupt
     return 2 if failures else 0
@@ -92,11 +104,42 @@ def _row(outcome: Outcome, channels: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
+def _calibration(path: Path | None, version: str) -> Calibration | None:
+    if path is None:
+        return None
+    from relqa_loss.evaluation.calibration import load_calibration
+
+    calibration = load_calibration(path)
+    calibration.check("relqa:distance", version)
+    side = calibration.about.get("short_side")
+    if side is not None:
+        raise ValueError(
+            f"{path} was made from images reduced to a short side of {side} pixels, but files are "
+            "scored at their own size; evaluate without --short-side and calibrate again"
+        )
+    return calibration
+
+
+def _add_opinions(rows: list[dict[str, Any]], calibration: Calibration) -> None:
+    if not rows:
+        return
+    found = calibration([row["distance"] for row in rows])
+    for k, row in enumerate(rows):
+        parts = zip(_OPINION, (found.value, found.low, found.high), strict=True)
+        row.update({name: float(values[k]) for name, values in parts})
+        if found.outside[k]:
+            row["notes"].append(
+                f"distance {row['distance']:.4g} lies outside those of the calibration, "
+                f"{calibration.span[0]:.4g} to {calibration.span[1]:.4g}"
+            )
+
+
 def _report(
     arguments: argparse.Namespace,
     version: str,
     rows: list[dict[str, Any]],
     failures: list[Failure],
+    calibration: Calibration | None,
 ) -> None:
     if "-" not in (arguments.json, arguments.csv):
         sys.stdout.write(_table(rows))
@@ -108,20 +151,29 @@ def _report(
         named = str(failure.image) in failure.error
         say(f"error: {failure.error if named else f'{failure.image}: {failure.error}'}")
     if arguments.json is not None:
-        write_text(arguments.json, _json(version, rows, failures))
+        write_text(arguments.json, _json(version, rows, failures, calibration))
     if arguments.csv is not None:
-        write_text(arguments.csv, _csv(rows, failures))
+        write_text(arguments.csv, _csv(rows, failures, calibration is not None))
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
     if not rows:
         return ""
+    header = ["image", "distance", "score"]
     numbers = [[r["image"], f"{r['distance']:.4f}", f"{r['score']:+.4f}"] for r in rows]
     if len(rows) > 1:
         distance = sum(r["distance"] for r in rows) / len(rows)
         score = sum(r["score"] for r in rows) / len(rows)
         numbers.append([f"mean of {len(rows)}", f"{distance:.4f}", f"{score:+.4f}"])
-    lines = columns_of([["image", "distance", "score"], *numbers], "<>>").splitlines()
+    if "opinion" in rows[0]:
+        header.append("opinion")
+        for cells, row in zip(numbers, rows, strict=False):
+            value, low, high = (row[name] for name in _OPINION)
+            cells.append(f"{value:.2f} [{low:.2f}, {high:.2f}]")
+        if len(rows) > 1:
+            # Without an interval: errors of images of one kind do not average out.
+            numbers[-1].append(f"{sum(r['opinion'] for r in rows) / len(rows):.2f}")
+    lines = columns_of([header, *numbers], "<" + ">" * (len(header) - 1)).splitlines()
     indent = max(len(line) for line in lines) + 2
     room = terminal_width() - indent
     text = [f"{lines[0]:{indent}}in words"]
@@ -133,7 +185,12 @@ def _table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(text) + "\n"
 
 
-def _json(version: str, rows: list[dict[str, Any]], failures: list[Failure]) -> str:
+def _json(
+    version: str,
+    rows: list[dict[str, Any]],
+    failures: list[Failure],
+    calibration: Calibration | None,
+) -> str:
     record: dict[str, Any] = {
         "relqa_loss": __version__,
         "weights": version,
@@ -147,18 +204,21 @@ def _json(version: str, rows: list[dict[str, Any]], failures: list[Failure]) -> 
             for failure in failures
         ],
     }
+    keys = ["distance", "score"]
+    if calibration is not None:
+        record["calibration"] = {**calibration.about, "level": calibration.level}
+        keys.append("opinion")
     if rows:
-        record["mean"] = {
-            key: sum(row[key] for row in rows) / len(rows) for key in ("distance", "score")
-        }
+        record["mean"] = {key: sum(row[key] for row in rows) / len(rows) for key in keys}
     return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
 
 
-def _csv(rows: list[dict[str, Any]], failures: list[Failure]) -> str:
+def _csv(rows: list[dict[str, Any]], failures: list[Failure], calibrated: bool) -> str:
     from relqa_loss.channels import CHANNELS
 
     channels = list(rows[0]["channels"]) if rows else list(CHANNELS)
-    fields = ["reference", "image", "distance", "score", *channels, "words", "notes", "error"]
+    fields = ["reference", "image", "distance", "score", *(_OPINION if calibrated else ())]
+    fields += [*channels, "words", "notes", "error"]
     text = io.StringIO()
     writer = csv.DictWriter(text, fields, restval="", lineterminator="\n")
     writer.writeheader()

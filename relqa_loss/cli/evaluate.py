@@ -1,0 +1,220 @@
+"""``relqa evaluate``: metrics against human opinions."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from relqa_loss._version import __version__
+from relqa_loss.cli._common import (
+    add_network_options,
+    columns_of,
+    progress,
+    resolve_device,
+    say,
+    write_text,
+)
+
+if TYPE_CHECKING:
+    from relqa_loss.evaluation.contenders import Contender
+    from relqa_loss.evaluation.measure import Item, Measured
+
+_FIGURES, _REPORT = "figures.json", "report.html"
+_NAMED = 10  # images that could not be used, on the terminal; the report has all
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the sub-command."""
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="how well metrics agree with human opinions",
+        description="Run metrics over a data set of human opinions and write their agreement with "
+        "bootstrap intervals, overall and by distortion type: values.csv, figures.json and "
+        "report.html. A run that was stopped goes on with --resume. An image that cannot be used "
+        "is named, left out for every metric, and the exit code is 2. Under torchrun the images "
+        "are shared among the processes.",
+    )
+    parser.add_argument("dataset", type=Path, metavar="DATASET", help="folder, or CSV file")
+    parser.add_argument(
+        "--kind",
+        help="layout (tid2013, tid2008, kadid10k, csiq, live, pipal, toyama, vclfer, cid22, bapps, "
+        "csv); found out by default",
+    )
+    parser.add_argument(
+        "--lower-is-better", action="store_true", help="the scores of a CSV file are a DMOS"
+    )
+    parser.add_argument(
+        "--metric",
+        action="append",
+        metavar="PACKAGE:NAME",
+        help="relqa:distance, relqa:score, piq:NAME, torchmetrics:NAME or module:function, which "
+        "gets (preds, target), N×3×H×W in [0, 1], and returns N values; may be repeated "
+        "(default: relqa:distance)",
+    )
+    parser.add_argument(
+        "--short-side", type=int, metavar="PIXELS", help="reduce larger images (default: native)"
+    )
+    parser.add_argument("--samples", type=int, default=1000, help="bootstrap resamples")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    parser.add_argument("--out", type=Path, default=Path("relqa-evaluation"), metavar="DIR")
+    parser.add_argument("--resume", action="store_true", help="go on with the values in --out")
+    add_network_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the sub-command."""
+    from relqa_loss.evaluation.contenders import find_contender
+    from relqa_loss.evaluation.datasets import read_dataset
+    from relqa_loss.evaluation.measure import Notebook, items_of, measure
+
+    _check(arguments)
+    specs = list(dict.fromkeys(arguments.metric or ["relqa:distance"]))
+    device = resolve_device(arguments.device)
+    dataset = read_dataset(
+        arguments.dataset, arguments.kind, lower_is_better=arguments.lower_is_better
+    )
+    # As `python -m` does: a metric beside the data is found.
+    sys.path.insert(0, os.getcwd())
+    contenders = [find_contender(s, weights=arguments.weights, device=device) for s in specs]
+    items = items_of(dataset)
+    settings = _settings(arguments, dataset.kind, specs, items)
+    with _processes() as (rank, world, wait):
+        book = Notebook(arguments.out, settings, items, specs, resume=arguments.resume)
+        wait()  # until all have read what is there
+        if rank == 0:
+            book.start()
+        todo = book.todo(rank, world)
+        try:
+            with progress("evaluating", len(todo)) as advance:
+                book.keep(
+                    measure(todo, contenders, arguments.short_side),
+                    rank,
+                    lambda one: advance(note=one.item.images[0].name),
+                )
+        except KeyboardInterrupt:
+            say(f"the values so far are in {arguments.out}; go on with --resume")
+            raise
+        wait()
+        rows = book.close() if rank == 0 else []
+    if rank:
+        return 0
+    return _report(arguments, dataset, rows, contenders, settings)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Before hours of work, what would fail after them."""
+    for package, extra in (("scipy", "train"), ("matplotlib", "demo")):
+        if importlib.util.find_spec(package) is None:
+            raise ImportError(
+                f"relqa evaluate needs {package}, which is not installed: "
+                f"pip install 'relqa-loss[{extra}]'"
+            )
+    if arguments.short_side is not None and arguments.short_side < 32:
+        raise ValueError(f"--short-side must be at least 32, got {arguments.short_side}")
+    if arguments.samples < 1:
+        raise ValueError(f"--samples must be at least 1, got {arguments.samples}")
+
+
+def _settings(
+    arguments: argparse.Namespace, kind: str, specs: list[str], items: list[Item]
+) -> dict[str, object]:
+    """What decides the values."""
+    import hashlib
+
+    from relqa_loss.network import find_weights
+
+    digest = hashlib.sha256(repr(items).encode()).hexdigest()
+    settings: dict[str, object] = {
+        "dataset": str(arguments.dataset),
+        "kind": kind,
+        "labels": digest,
+        "metrics": {spec: _version(spec) for spec in specs},
+        "short_side": arguments.short_side,
+    }
+    if any(spec.startswith("relqa:") for spec in specs):
+        settings["weights"] = find_weights(arguments.weights).version
+    return settings
+
+
+def _version(spec: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    package = spec.partition(":")[0].partition(".")[0]
+    if package == "relqa":
+        return __version__
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+@contextmanager
+def _processes() -> Iterator[tuple[int, int, Any]]:
+    """Rank, number of processes, and a barrier; one process alone outside torchrun."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world <= 1:
+        yield 0, 1, lambda: None
+        return
+    import datetime
+
+    import torch.distributed as distributed
+
+    # The others wait at the barrier for the slowest: for as long as the images take.
+    distributed.init_process_group("gloo", timeout=datetime.timedelta(days=7))
+    try:
+        yield distributed.get_rank(), world, distributed.barrier
+    finally:
+        distributed.destroy_process_group()
+
+
+def _report(
+    arguments: argparse.Namespace,
+    dataset: Any,
+    rows: list[Measured],
+    contenders: list[Contender],
+    settings: dict[str, object],
+) -> int:
+    from relqa_loss.evaluation.report import figure_text, write_html
+    from relqa_loss.evaluation.summary import summarise
+
+    failures = [row for row in rows if row.error]
+    for row in failures[:_NAMED]:
+        path = str(row.item.images[0])
+        say(f"error: {row.error if path in row.error else f'{path}: {row.error}'}")
+    if failures:
+        say(f"{len(failures)} of {len(rows)} left out")
+    directions = {contender.spec: contender.higher_is_better for contender in contenders}
+    record = summarise(dataset, rows, directions, samples=arguments.samples, seed=arguments.seed)
+    record = {
+        "relqa_loss": __version__,
+        "command": shlex.join(["relqa", *sys.argv[1:]]),
+        "settings": settings,
+        **record,
+    }
+    out: Path = arguments.out
+    write_text(str(out / _FIGURES), json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    write_text(str(out / _REPORT), write_html(record, rows))
+    names = [
+        n
+        for n in ("srcc", "krcc", "plcc", "rmse", "two_afc")
+        if n in record["metrics"][contenders[0].spec]["overall"]
+    ]
+    lines = [["metric", *(name.upper().replace("TWO_AFC", "2AFC") for name in names)]]
+    for spec, metric in record["metrics"].items():
+        lines.append([spec, *(figure_text(metric["overall"][name]) for name in names)])
+    sys.stdout.write(columns_of(lines, "<" + ">" * len(names)))
+    for spec, metric in record["metrics"].items():
+        if not metric["direction_known"]:
+            word = "better" if metric["higher_is_better"] else "worse"
+            say(f"note: {spec}: a high value was taken for {word}, as fits these data")
+    print(f"report: {(out / _REPORT).resolve()}")
+    return 2 if failures else 0

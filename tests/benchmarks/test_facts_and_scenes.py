@@ -1,0 +1,69 @@
+"""The benchmarks of failure types and of different scenes run and write what they print."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import skimage.data
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for name in ("astronaut", "coffee", "chelsea"):
+        pixels = getattr(skimage.data, name)()[60:260, 100:300]
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    rows = "".join(f"{name}.png,val\n" for name in ("astronaut", "coffee", "chelsea"))
+    (folder / "MANIFEST.csv").write_text("file,split\n" + rows)
+    return folder
+
+
+def run(script: str, photos: Path, *options: object) -> tuple[str, dict]:  # type: ignore[type-arg]
+    figures, report = photos / f"{script}.json", photos / f"{script}.md"
+    command = [sys.executable, ROOT / "benchmarks" / f"{script}.py", "--photos", photos,
+               *options, "--json", figures, "--out", report]  # fmt: skip
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    result = subprocess.run(
+        [*map(str, command)],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    assert report.read_text("utf-8").strip() == result.stdout.strip()
+    return result.stdout, json.loads(figures.read_text("utf-8"))
+
+
+def test_failure_types(photos: Path) -> None:
+    options = ("--count", 1, "--size", 96, "--metrics", "psnr", "gmsd")
+    report, figures = run("failure_types", photos, *options)
+    assert figures["photographs"] == 1
+    assert set(figures["firm facts that hold"]) == {"distance", "score", "psnr", "gmsd"}
+    by_name = {fact["fact"]: fact for fact in figures["facts"]}
+    fact = by_name["correlated noise at 25 dB > high-frequency noise at 25 dB"]
+    assert fact["shares"]["distance"] == fact["shares"]["gmsd"] == 1.0
+    assert fact["ratio"] > 1
+    assert "correlated noise at 25 dB > high-frequency noise at 25 dB" in report
+
+
+def test_cross_scene(photos: Path) -> None:
+    options = ("--size", 96, "--operators", "white_noise", "gaussian_blur", "jpeg")
+    report, figures = run("cross_scene", photos, *options)
+    same = figures["pairs"]["same operator and severity"]
+    other = figures["pairs"]["different operators"]
+    # Three pairs of photographs under each of three operators at two severities.
+    assert same["asked"] == 3 * 3 * 2
+    # Two severities on either side.
+    assert other["asked"] == 3 * 6 * 4
+    assert 0 < same["unanimous"] <= same["asked"]
+    assert other["shares"]["PSNR"]["value"] > 0.5
+    assert "same operator and severity" in report

@@ -1,0 +1,311 @@
+"""``relqa evaluate`` on a small data set of real files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageFilter
+
+from relqa_loss.cli.main import main
+from relqa_loss.evaluation.statistics import agreement
+from relqa_loss.functional import relational_distance
+from relqa_loss.imageio import read_image
+
+METRIC = """
+import torch
+calls = []
+stop_after = None
+
+def error(preds, target):
+    if stop_after is not None and len(calls) >= stop_after:
+        raise KeyboardInterrupt
+    calls.append(tuple(preds.shape))
+    return (preds - target).abs().mean((1, 2, 3))
+
+def two_values(preds, target):
+    return torch.zeros(2)
+
+def infinite(preds, target):
+    return torch.tensor([float("inf")])
+"""
+
+
+@pytest.fixture
+def metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    """A module of the user's in the working directory."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "my_metric.py").write_text(METRIC)
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    sys.modules.pop("my_metric", None)
+    import my_metric  # type: ignore[import-not-found]
+
+    yield my_metric
+    sys.modules.pop("my_metric", None)
+
+
+@pytest.fixture
+def rated(tmp_path: Path) -> Path:
+    """Five references, noise and blur at three levels; the opinion falls with the level."""
+    generator = np.random.default_rng(0)
+    rows = ["reference,distorted,score,type"]
+    for scene in range(5):
+        small = generator.integers(0, 256, (8, 10, 3)).astype(np.uint8)
+        picture = Image.fromarray(small).resize((80, 64), Image.Resampling.BICUBIC)
+        picture.save(tmp_path / f"{scene}.png")
+        for level in (1, 2, 3):
+            array = np.asarray(picture) + generator.normal(0, 12 * level, (64, 80, 3))
+            noisy = Image.fromarray(array.clip(0, 255).astype(np.uint8))
+            noisy.save(tmp_path / f"{scene}-noise-{level}.png")
+            blurred = picture.filter(ImageFilter.GaussianBlur(2 * level))
+            blurred.save(tmp_path / f"{scene}-blur-{level}.png")
+            for kind in ("noise", "blur"):
+                opinion = 5 - level + 0.1 * generator.normal()
+                rows.append(f"{scene}.png,{scene}-{kind}-{level}.png,{opinion:.3f},{kind}")
+    (tmp_path / "mos.csv").write_text("\n".join(rows) + "\n")
+    return tmp_path / "mos.csv"
+
+
+def evaluate(*arguments: object) -> int:
+    return main(["evaluate", *map(str, arguments), "--samples", "50"])
+
+
+def figures(out: Path) -> dict:  # type: ignore[type-arg]
+    record: dict = json.loads((out / "figures.json").read_text("utf-8"))  # type: ignore[type-arg]
+    record.pop("command")
+    return record
+
+
+def test_values_figures_and_report(rated: Path, weights: str, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    out = tmp_path / "out"
+    metrics = ["relqa:distance", "piq:gmsd", "torchmetrics:psnr"]
+    options = [word for name in metrics for word in ("--metric", name)]
+    assert evaluate(rated, *options, "--weights", weights, "--out", out) == 0
+    rows = list(csv.DictReader((out / "values.csv").open(encoding="utf-8")))
+    assert [int(row["number"]) for row in rows] == list(range(30))
+    row = rows[7]
+    preds, target = (read_image(row[key])[None] for key in ("image", "reference"))
+    distance = float(relational_distance(preds, target, weights=weights))
+    assert float(row["relqa:distance"]) == pytest.approx(distance)
+    psnr = float(-10 * torch.log10((preds - target).square().mean()))
+    assert float(row["torchmetrics:psnr"]) == pytest.approx(psnr, rel=1e-5)
+
+    record = figures(out)
+    assert record["count"] == 30
+    assert record["resampled"] == "scenes"
+    assert not record["excluded"]
+    found = {name: record["metrics"][name]["higher_is_better"] for name in metrics}
+    assert found == {"relqa:distance": False, "piq:gmsd": False, "torchmetrics:psnr": True}
+    values = np.array([float(row["torchmetrics:psnr"]) for row in rows])
+    opinions = np.array([float(row["opinion"]) for row in rows])
+    scenes = [row["reference"] for row in rows]
+    expected = agreement(values, opinions, scenes=scenes, samples=50)
+    overall = record["metrics"]["torchmetrics:psnr"]["overall"]
+    for name in ("srcc", "krcc", "plcc", "rmse"):
+        figure = getattr(expected, name)
+        assert overall[name]["value"] == pytest.approx(figure.value)
+        assert overall[name]["low"] == pytest.approx(figure.low)
+    by_type = record["metrics"]["torchmetrics:psnr"]["by_type"]
+    assert {name: part["count"] for name, part in by_type.items()} == {"blur": 15, "noise": 15}
+    assert [(d["first"], d["second"]) for d in record["differences"]] == [
+        ("relqa:distance", "piq:gmsd"),
+        ("relqa:distance", "torchmetrics:psnr"),
+        ("piq:gmsd", "torchmetrics:psnr"),
+    ]
+    page = (out / "report.html").read_text("utf-8")
+    assert page.count("data:image/png;base64,") == 3
+    assert "http" not in page
+    assert f"{overall['srcc']['value']:.3f}" in page
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[0].split() == ["metric", "SRCC", "KRCC", "PLCC", "RMSE"]
+    assert "torchmetrics:psnr: a high value was taken for better" in printed.err
+    assert "relqa:distance: a high value" not in printed.err
+
+
+def test_a_killed_run_resumes(rated: Path, metric, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    options = ("--metric", "my_metric:error")
+    assert evaluate(rated, *options, "--out", whole) == 0
+    metric.calls.clear()
+    metric.stop_after = 11
+    assert evaluate(rated, *options, "--out", broken) == 130
+    assert "go on with --resume" in capsys.readouterr().err
+    [part] = broken.glob("values.part-*.csv")
+    # Killed while a line was being written.
+    with part.open("a") as stream:
+        stream.write("11,half a l")
+    metric.stop_after = None
+    assert evaluate(rated, *options, "--out", broken) == 2
+    assert "go on with --resume" in capsys.readouterr().err
+    assert evaluate(rated, *options, "--out", broken, "--resume") == 0
+    assert len(metric.calls) == 30
+    assert (broken / "values.csv").read_bytes() == (whole / "values.csv").read_bytes()
+    assert figures(broken) == figures(whole)
+    assert not list(broken.glob("values.part-*"))
+
+
+def test_killed_again_while_resuming(rated: Path, metric, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    out = tmp_path / "out"
+    for stop in (3, 8, None):
+        metric.stop_after = stop
+        more = ["--resume"] if stop != 3 else []
+        code = evaluate(rated, "--metric", "my_metric:error", "--out", out, *more)
+        assert code == (0 if stop is None else 130)
+    assert len(metric.calls) == 30
+
+
+def test_unreadable_images_are_left_out_and_tried_again(
+    rated: Path,
+    metric,  # type: ignore[no-untyped-def]
+    tmp_path: Path,
+    capsys,
+) -> None:
+    out, image = tmp_path / "out", tmp_path / "2-blur-1.png"
+    content = image.read_bytes()
+    image.write_bytes(content[:50])
+    Image.new("RGB", (40, 40)).save(tmp_path / "3-noise-2.png")
+    options = ("--metric", "my_metric:error", "--out", out)
+    assert evaluate(rated, *options) == 2
+    err = capsys.readouterr().err
+    assert f"error: {image}: " in err
+    assert "3-noise-2.png is 40×40, but its reference" in err
+    assert "2 of 30 left out" in err
+    record = figures(out)
+    assert record["count"] == 28
+    assert [Path(one["image"]).name for one in record["excluded"]] == [
+        "2-blur-1.png",
+        "3-noise-2.png",
+    ]
+    assert "Left out: 2" in (out / "report.html").read_text("utf-8")
+    image.write_bytes(content)
+    metric.calls.clear()
+    assert evaluate(rated, *options, "--resume") == 2
+    assert len(metric.calls) == 1
+    assert figures(out)["count"] == 29
+
+
+def test_short_side(rated: Path, metric, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    options = ("--metric", "my_metric:error")
+    assert evaluate(rated, *options, "--out", tmp_path / "a", "--short-side", 32) == 0
+    assert set(metric.calls) == {(1, 3, 32, 40)}
+    metric.calls.clear()
+    assert evaluate(rated, *options, "--out", tmp_path / "b", "--short-side", 256) == 0
+    assert set(metric.calls) == {(1, 3, 64, 80)}
+
+
+def test_opinions_that_fall_with_quality(rated: Path, metric, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    rows = [line.split(",") for line in rated.read_text().splitlines()]
+    turned = [rows[0], *([*row[:2], f"{-float(row[2]):.3f}", row[3]] for row in rows[1:])]
+    dmos = rated.with_name("dmos.csv")
+    dmos.write_text("\n".join(",".join(row) for row in turned))
+    options = ("--metric", "my_metric:error")
+    assert evaluate(rated, *options, "--out", tmp_path / "a") == 0
+    assert evaluate(dmos, *options, "--out", tmp_path / "b", "--lower-is-better") == 0
+    one, two = (figures(tmp_path / name)["metrics"]["my_metric:error"] for name in "ab")
+    assert one == two
+    assert one["higher_is_better"] is False
+    assert one["overall"]["srcc"]["value"] > 0.5
+
+
+def test_two_alternatives(rated: Path, metric, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    root = tmp_path / "2afc" / "noise"
+    for part in ("ref", "p0", "p1", "judge"):
+        (root / part).mkdir(parents=True)
+    for scene in range(5):
+        for part, name in (("ref", ""), ("p0", "-noise-1"), ("p1", "-noise-3")):
+            picture = (tmp_path / f"{scene}{name}.png").read_bytes()
+            (root / part / f"{scene:06d}.png").write_bytes(picture)
+        np.save(root / "judge" / f"{scene:06d}.npy", np.array([0.2 if scene else 0.9]))
+    out = tmp_path / "out"
+    assert evaluate(tmp_path / "2afc", "--metric", "my_metric:error", "--out", out) == 0
+    overall = figures(out)["metrics"]["my_metric:error"]["overall"]
+    assert overall["count"] == 5
+    assert overall["two_afc"]["value"] == pytest.approx((4 * 0.8 + 0.1) / 5)
+    assert "2AFC" in (out / "report.html").read_text("utf-8")
+    [first, *_] = csv.DictReader((out / "values.csv").open(encoding="utf-8"))
+    assert float(first["my_metric:error"]) < float(first["my_metric:error (second)"])
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--metric", "ssim"], "a metric is named package:function"),
+        (["--metric", "piq:sim"], "has no function 'sim'; perhaps one of"),
+        (["--metric", "piq:SSIMLoss"], "has no function 'SSIMLoss'"),
+        (["--metric", "nothing_here:f"], "cannot import nothing_here"),
+        (["--metric", "relqa:maps"], "relqa has distance and score, not 'maps'"),
+        (["--kind", "tid2014"], "unknown kind of data set 'tid2014'"),
+        (["--kind", "tid2013"], "kind tid2013 is a folder"),
+        (["--short-side", "8"], "--short-side must be at least 32"),
+        (["--metric", "my_metric:two_values"], "my_metric:two_values gave shape (2,)"),
+        (["--metric", "my_metric:infinite"], "0 of 30 images could be judged"),
+        (["--weights", "no-such"], "no-such"),
+    ],
+)
+def test_wrong_input(
+    rated: Path,
+    metric,  # type: ignore[no-untyped-def]
+    tmp_path: Path,
+    capsys,
+    options: list[str],
+    sentence: str,
+) -> None:
+    assert evaluate(rated, *options, "--out", tmp_path / "out") == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_malformed_data_set(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "a.csv").write_text("reference,distorted,score\na.png,b.png,3\n")
+    assert evaluate(tmp_path / "a.csv", "--out", tmp_path / "out") == 2
+    assert "a.csv, line 2: no image" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_resume_with_other_settings(rated: Path, metric, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    options = ("--metric", "my_metric:error", "--out", tmp_path / "out", "--resume")
+    assert evaluate(rated, *options) == 0
+    assert evaluate(rated, *options, "--short-side", 48) == 2
+    assert "short_side was None, now 48" in capsys.readouterr().err
+    rated.write_text(rated.read_text().replace("4.", "3."))
+    assert evaluate(rated, *options) == 2
+    assert "labels was" in capsys.readouterr().err
+
+
+def test_several_processes_give_the_same(rated: Path, metric, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    assert evaluate(rated, "--metric", "my_metric:error", "--out", alone) == 0
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "relqa_loss.cli.main", "evaluate", str(rated), "--metric",
+               "my_metric:error", "--out", str(shared), "--samples", "50"]  # fmt: skip
+    path = os.pathsep.join(
+        [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
+    )
+    processes = [
+        subprocess.Popen(
+            command,
+            env={
+                **os.environ,
+                "PYTHONPATH": path,
+                "RANK": str(rank),
+                "WORLD_SIZE": "2",
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+            },
+        )
+        for rank in range(2)
+    ]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    assert (shared / "values.csv").read_bytes() == (alone / "values.csv").read_bytes()
+    assert figures(shared) == figures(alone)

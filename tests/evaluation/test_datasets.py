@@ -1,0 +1,362 @@
+"""Readers on small trees in the published layouts; images are empty files, as none is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from relqa_loss.evaluation.datasets import detect_kind, read_dataset
+from relqa_loss.evaluation.datasets.kadid import TYPES as KADID_TYPES
+from relqa_loss.evaluation.datasets.tid import TYPES as TID_TYPES
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A data set of a few images, and how to break it."""
+
+    kind: str
+    labels: str
+    """The label file that the broken line goes to; empty where labels are binary."""
+    count: int
+    first: tuple[str, str, float, str]
+    """Reference, distorted image, score and type of the first pair."""
+    higher_is_better: bool
+    files: tuple[str, ...]
+    text: dict[str, str]
+    bad: str = ""
+    """A line that is malformed."""
+
+    def write(self, root: Path) -> Path:
+        for name in self.files:
+            touch(root / name)
+        for name, text in self.text.items():
+            touch(root / name).write_text(text, "utf-8")
+        return root / self.labels if self.kind == "csv" else root
+
+
+def touch(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
+
+
+def _tid(kind: str, number: int, level: int, name: str) -> Tree:
+    return Tree(
+        kind,
+        "mos_with_names.txt",
+        2,
+        ("reference_images/I01.BMP", "distorted_images/i01_01_1.bmp", 5.51429, TID_FIRST),
+        True,
+        (
+            "reference_images/I01.BMP",
+            "reference_images/I25.BMP",
+            "distorted_images/i01_01_1.bmp",
+            f"distorted_images/{name}",
+        ),
+        {"mos_with_names.txt": f"5.51429 I01_01_1.bmp\r\n3.25 i25_{number:02d}_{level}.bmp\r\n"},
+        "high I01_01_1.bmp",
+    )
+
+
+TID_FIRST = "additive Gaussian noise"
+_CSIQ_FILES = (
+    "src_imgs/1600.png",
+    "dst_imgs/awgn/1600.AWGN.1.png",
+    "dst_imgs/jpeg2000/1600.jpeg2000.5.png",
+)
+
+TREES = (
+    _tid("tid2013", 24, 5, "i25_24_5.bmp"),
+    _tid("tid2008", 17, 4, "I25_17_4.bmp"),
+    Tree(
+        "kadid10k",
+        "dmos.csv",
+        2,
+        ("images/I01.png", "images/I01_01_01.png", 4.57, "Gaussian blur"),
+        True,
+        ("images/I01.png", "images/I01_01_01.png", "images/I01_25_05.png"),
+        {
+            "dmos.csv": "dist_img,ref_img,dmos,var\n"
+            "I01_01_01.png,I01.png,4.57,0.496\nI01_25_05.png,I01.png,1.2,0.9\n"
+        },
+        "I01_01_01.png,I01.png,,0.5",
+    ),
+    Tree(
+        "csiq",
+        "csiq_label.txt",
+        2,
+        ("src_imgs/1600.png", "dst_imgs/awgn/1600.AWGN.1.png", 0.062, "awgn"),
+        False,
+        _CSIQ_FILES,
+        {"csiq_label.txt": "1600.AWGN.1.png 0.062\n1600.jpeg2000.5.png 0.9\n"},
+        "1600.AWGN.1.png",
+    ),
+    Tree(
+        "csiq",
+        "csiq.DMOS.csv",
+        2,
+        ("src_imgs/1600.png", "dst_imgs/awgn/1600.AWGN.1.png", 0.062, "awgn"),
+        False,
+        _CSIQ_FILES,
+        {
+            "csiq.DMOS.csv": ",,,,,,\n,all by image,,,,,\n"
+            ",image,dst_idx,dst_type,dst_lev,dmos_std,dmos\n"
+            ",1600,1,noise,1,0.04,0.062\n,1600,3,jpeg 2000,5,0.1,0.9\n"
+        },
+        ",1600,1,noise,1,0.1,worst",
+    ),
+    Tree(
+        "pipal",
+        "Train_Label/A0001.txt",
+        2,
+        ("Train_Ref/A0001.bmp", "Distortion_1/A0001_00_00.bmp", 1448.9, "kind 00"),
+        True,
+        (
+            "Train_Ref/A0001.bmp",
+            "Distortion_1/A0001_00_00.bmp",
+            "Distortion_2/A0001_03_10.bmp",
+        ),
+        {"Train_Label/A0001.txt": "A0001_00_00.bmp,1448.9\nA0001_03_10.bmp,1390.5\n"},
+        "A0001_00_00.bmp 1448.9",
+    ),
+    Tree(
+        "toyama",
+        "mos.csv",
+        2,
+        ("Reference/kp05.bmp", "jpeg/kp05_1.bmp", 4.5, "JPEG"),
+        True,
+        ("Reference/kp05.bmp", "jpeg/kp05_1.bmp", "jpeg/kp05_10.bmp"),
+        {"mos.csv": "distorted;mos\njpeg/kp05_1.bmp;4.5\nkp05_10.bmp;1.5\n"},
+        "kp05_1.bmp;good",
+    ),
+    Tree(
+        "vclfer",
+        "mos.csv",
+        2,
+        ("original/tower.bmp", "GBLUR/B_1.bmp", 61.5, "Gaussian blur"),
+        True,
+        ("original/tower.bmp", "GBLUR/B_1.bmp", "JPEG2K/J2_1.bmp"),
+        {"mos.csv": "reference,image,mos\ntower,B_1.bmp,61.5\ntower.bmp,J2_1.bmp,30\n"},
+        "tower,B_1.bmp,",
+    ),
+    Tree(
+        "cid22",
+        "CID22_validation_set.csv",
+        2,
+        ("original/1.png", "compressed/1/mozjpeg-30.png", 71.2, "mozjpeg"),
+        True,
+        ("original/1.png", "compressed/1/mozjpeg-30.png", "compressed/1/avif-60.png"),
+        {
+            "CID22_validation_set.csv": "original,compressed,encoder,MCOS\n"
+            "original/1.png,compressed/1/mozjpeg-30.png,mozjpeg,71.2\n"
+            "1.png,1/avif-60.png,avif,88\n"
+        },
+        "1.png,1/avif-60.png,avif,nan",
+    ),
+    Tree(
+        "csv",
+        "mine.csv",
+        2,
+        ("a.png", "b/c.jpg", 3.5, "blur"),
+        True,
+        ("a.png", "b/c.jpg", "b/d.jpg"),
+        {"mine.csv": "reference,distorted,score,type\na.png,b/c.jpg,3.5,blur\na.png,b/d.jpg,2,\n"},
+        "a.png,b/c.jpg",
+    ),
+)
+
+
+@pytest.fixture(params=TREES, ids=lambda tree: f"{tree.kind}-{Path(tree.labels).suffix[1:]}")
+def tree(request: pytest.FixtureRequest) -> Tree:
+    found: Tree = request.param
+    return found
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a LIVE tree: two images per folder, the second a copy of its reference."""
+    from scipy.io import savemat
+
+    def write(scores: int = 10, realigned: bool = True) -> Path:
+        for folder in ("jp2k", "jpeg", "wn", "gblur", "fastfading"):
+            for number in (1, 2):
+                touch(tmp_path / folder / f"img{number}.bmp")
+        touch(tmp_path / "refimgs" / "bikes.bmp")
+        names = np.empty((1, 10), object)
+        names[:] = "bikes.bmp"
+        savemat(tmp_path / "refnames_all.mat", {"refnames_all": names})
+        marks = np.array([[0, 1] * 5])
+        values = np.arange(scores, dtype=float)[None]
+        savemat(tmp_path / "dmos.mat", {"dmos": values, "orgs": marks})
+        if realigned:
+            savemat(tmp_path / "dmos_realigned.mat", {"dmos_new": values + 50, "orgs": marks})
+        return tmp_path
+
+    return write
+
+
+@pytest.fixture
+def bapps(tmp_path: Path) -> Path:
+    for kind, share in (("traditional", 0.25), ("cnn", 1.0)):
+        folder = tmp_path / "2afc" / "val" / kind
+        for part in ("ref", "p0", "p1"):
+            touch(folder / part / "000000.png")
+        np.save(touch(folder / "judge" / "000000.npy"), np.array([share], np.float32))
+    return tmp_path / "2afc" / "val"
+
+
+def named(tree: Tree) -> str | None:
+    """The kind where it cannot be found out."""
+    return tree.kind if tree.kind in {"toyama", "vclfer"} else None
+
+
+def test_pairs_scores_and_types(tree: Tree, tmp_path: Path) -> None:
+    dataset = read_dataset(tree.write(tmp_path), named(tree))
+    assert dataset.kind == tree.kind
+    assert dataset.higher_is_better is tree.higher_is_better
+    assert len(dataset.pairs) == tree.count
+    pair = dataset.pairs[0]
+    found = (
+        pair.reference.relative_to(tmp_path).as_posix(),
+        pair.distorted.relative_to(tmp_path).as_posix(),
+        pair.score,
+        pair.type,
+    )
+    assert found == tree.first
+    assert all(p.reference.is_file() and p.distorted.is_file() for p in dataset.pairs)
+    assert len({p.distorted for p in dataset.pairs}) == tree.count
+
+
+def test_a_malformed_line_is_named(tree: Tree, tmp_path: Path) -> None:
+    path = tree.write(tmp_path)
+    labels = tmp_path / tree.labels
+    before = labels.read_text("utf-8")
+    labels.write_text(before + tree.bad + "\n", "utf-8")
+    line = len((before + tree.bad).splitlines())
+    with pytest.raises(ValueError, match=rf"{labels.name}, line {line}: "):
+        read_dataset(path, named(tree))
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_missing_image_is_named_with_the_line(tree: Tree, tmp_path: Path, which: int) -> None:
+    path = tree.write(tmp_path)
+    (tmp_path / tree.first[which]).unlink()
+    with pytest.raises(FileNotFoundError, match=rf"{Path(tree.labels).name}, line \d+: no "):
+        read_dataset(path, named(tree))
+
+
+def test_missing_labels(tree: Tree, tmp_path: Path) -> None:
+    path = tree.write(tmp_path)
+    (tmp_path / tree.labels).unlink()
+    with pytest.raises(FileNotFoundError):
+        read_dataset(path, tree.kind)
+
+
+def test_last_types_of_the_tids(tmp_path: Path) -> None:
+    for tree, last in zip(TREES, (TID_TYPES[23], TID_TYPES[16]), strict=False):
+        root = tree.write(tmp_path / tree.kind)
+        assert detect_kind(root) == tree.kind
+        assert read_dataset(root).pairs[-1].type == last
+    with pytest.raises(ValueError, match="line 2: tid2008 has no distortion 24"):
+        read_dataset(tmp_path / "tid2013", "tid2008")
+    assert (len(TID_TYPES), len(KADID_TYPES)) == (24, 25)
+
+
+def test_a_spreadsheet_alone_is_explained(tmp_path: Path) -> None:
+    for name in ("csiq.DMOS.xlsx", "src_imgs/a.png", "dst_imgs/a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match="save its sheet all_by_image as CSV"):
+        read_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("realigned", [True, False])
+def test_live_leaves_out_copies_and_prefers_realigned(
+    live: Callable[..., Path], realigned: bool
+) -> None:
+    dataset = read_dataset(live(realigned=realigned))
+    assert (dataset.kind, dataset.higher_is_better) == ("live", False)
+    base = 50 if realigned else 0
+    assert [pair.score for pair in dataset.pairs] == [base + k for k in (0, 2, 4, 6, 8)]
+    assert [p.distorted.parent.name for p in dataset.pairs] == [
+        "jp2k", "jpeg", "wn", "gblur", "fastfading",
+    ]  # fmt: skip
+    assert {pair.distorted.name for pair in dataset.pairs} == {"img1.bmp"}
+    assert {pair.reference.name for pair in dataset.pairs} == {"bikes.bmp"}
+
+
+def test_live_with_vectors_that_do_not_fit(live: Callable[..., Path]) -> None:
+    with pytest.raises(ValueError, match=r"has 9 scores .* 10 images"):
+        read_dataset(live(scores=9))
+
+
+def test_live_names_a_missing_image(live: Callable[..., Path]) -> None:
+    root = live()
+    (root / "wn" / "img1.bmp").unlink()
+    with pytest.raises(FileNotFoundError, match="entry 5: no image"):
+        read_dataset(root)
+
+
+def test_live_with_a_damaged_file(live: Callable[..., Path]) -> None:
+    root = live()
+    (root / "dmos_realigned.mat").write_text("5.1 4.2")
+    with pytest.raises(ValueError, match=r"dmos_realigned.mat: not a MATLAB file"):
+        read_dataset(root)
+
+
+def test_bapps(bapps: Path) -> None:
+    dataset = read_dataset(bapps)
+    assert not dataset.pairs
+    assert [(c.type, c.preference) for c in dataset.comparisons] == [
+        ("cnn", 1.0),
+        ("traditional", 0.25),
+    ]
+    one = dataset.comparisons[0]
+    names = [path.parent.name for path in (one.reference, one.first, one.second)]
+    assert names == ["ref", "p0", "p1"]
+    assert len(read_dataset(bapps / "cnn").comparisons) == 1
+
+
+def test_bapps_with_a_wrong_judgement_or_a_missing_patch(bapps: Path) -> None:
+    np.save(bapps / "cnn" / "judge" / "000000.npy", np.array([1.5]))
+    with pytest.raises(ValueError, match=r"000000.npy: expected one number in \[0, 1\]"):
+        read_dataset(bapps)
+    (bapps / "cnn" / "p1" / "000000.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"000000.npy: no image .*p1"):
+        read_dataset(bapps)
+
+
+def test_direction_of_a_csv_file(tmp_path: Path) -> None:
+    path = TREES[-1].write(tmp_path)
+    assert not read_dataset(path, lower_is_better=True).higher_is_better
+    with pytest.raises(ValueError, match="the scale of tid2013 is known"):
+        read_dataset(TREES[0].write(tmp_path / "tid"), lower_is_better=True)
+
+
+def test_a_name_that_several_images_bear(tmp_path: Path) -> None:
+    [tree] = [tree for tree in TREES if tree.kind == "cid22"]
+    touch(tree.write(tmp_path) / "compressed" / "2" / "1.png")
+    with pytest.raises(ValueError, match=r"line 3: several images fit '1.png'"):
+        read_dataset(tmp_path)
+
+
+def test_what_is_no_data_set(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no known layout"):
+        read_dataset(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no such file or folder"):
+        read_dataset(tmp_path / "gone")
+    with pytest.raises(ValueError, match="kind csv is a file"):
+        read_dataset(tmp_path, "csv")
+    (tmp_path / "empty.csv").write_text("reference,distorted,score\n")
+    with pytest.raises(ValueError, match="name no image"):
+        read_dataset(tmp_path / "empty.csv")
+    (tmp_path / "empty.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="no header with the columns reference, distorted, score"):
+        read_dataset(tmp_path / "empty.csv")
+    (tmp_path / "empty.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="not a text file"):
+        read_dataset(tmp_path / "empty.csv")
