@@ -47,7 +47,15 @@ class Encoder(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """``N×3×H×W`` (sides divisible by 16) → four feature maps."""
-        features = [F.silu(self.stem(F.pixel_unshuffle(_CONTRAST * image.contiguous(memory_format=torch.channels_last), 2)))]
+        features = [
+            F.silu(
+                self.stem(
+                    F.pixel_unshuffle(
+                        _CONTRAST * image.contiguous(memory_format=torch.channels_last), 2
+                    )
+                )
+            )
+        ]
         for stage in self.stages:
             features.append(stage(features[-1]))
         return tuple(features)
