@@ -28,6 +28,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--unjudged-sets", type=int, default=0, help="further sets without panel, for maps"
     )
     parser.add_argument("--unjudged-batch", type=int, default=0, help="of these per step")
+    parser.add_argument(
+        "--fact-sets", type=int, default=0, help="sets of pairs of known order, for the distance"
+    )
+    parser.add_argument("--fact-batch", type=int, default=0, help="of these per step")
     parser.add_argument("--crop", type=int, default=160, help="crop side in pixels")
     parser.add_argument(
         "--window", type=int, help="side of the maps' pairs in pixels (96, or a smaller crop)"
@@ -83,6 +87,8 @@ def run(arguments: argparse.Namespace) -> int:
         batch=arguments.batch,
         unjudged_sets=arguments.unjudged_sets,
         unjudged_batch=arguments.unjudged_batch,
+        fact_sets=arguments.fact_sets,
+        fact_batch=arguments.fact_batch,
         crop=arguments.crop,
         window=min(96, arguments.crop) if arguments.window is None else arguments.window,
         half_maps=arguments.half_maps,

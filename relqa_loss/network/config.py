@@ -26,12 +26,12 @@ class NetworkConfig:
     """
 
     channels: tuple[str, ...] = CHANNELS
-    widths: tuple[int, int, int, int] = (16, 32, 64, 96)
+    widths: tuple[int, int, int, int] = (8, 16, 32, 48)
     stem_width: int = 16
     odd_widths: tuple[int, int, int, int] = (16, 32, 48, 64)
     even_widths: tuple[int, int, int, int] = (16, 48, 64, 96)
-    error_widths: tuple[int, int, int, int] = (16, 24, 32, 48)
-    judgement_width: int = 24
+    error_widths: tuple[int, int, int, int] = (8, 16, 32, 48)
+    judgement_width: int = 16
     floor: float = 0.5
 
     def to_dict(self) -> dict[str, Any]:

@@ -30,52 +30,76 @@ def saturate(magnitude: Tensor) -> Tensor:
     return magnitude / (1 + magnitude) + _LEAK * magnitude
 
 
-def onset(magnitude: Tensor) -> Tensor:
-    """Increasing for magnitudes ≥ 0, quadratic below ``_ONSET`` and linear above.
+def onset(error: Tensor) -> Tensor:
+    """Odd and increasing; quadratic where the magnitude is below ``_ONSET`` and linear above.
 
     Without it the learned magnitudes have a kink wherever one of them is zero. They are more than
     there are pixels, and an optimiser that sits in the valleys of some feels little of the others.
     """
-    return magnitude.square() / (magnitude + _ONSET)
+    magnitude = error.abs()
+    return error * (magnitude / (magnitude + _ONSET))
 
 
 class _ErrorStage(nn.Module):
     """One linear step on the error, its coefficients steered by the reference."""
 
-    def __init__(self, inputs: int, outputs: int, features: int, *, mix: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, features: int) -> None:
         super().__init__()
-        size = 1 if mix else 3
-        self.reduce = nn.Conv2d(4 * inputs, outputs, size, padding=size // 2, bias=False)
-        self.mix = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False) if mix else None
+        # Space-to-depth and a 1×1 convolution, in one: no pixel goes unseen.
+        self.reduce = nn.Conv2d(inputs, outputs, 2, stride=2, bias=False)
+        self.mix = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
         self.gate = nn.Conv2d(features, outputs, 1)
         nn.init.kaiming_normal_(self.reduce.weight, nonlinearity="linear")
-        nn.init.normal_(self.gate.weight, std=0.5 / features**0.5)
-        nn.init.ones_(self.gate.bias)  # type: ignore[arg-type]
-        if self.mix is not None:
-            nn.init.normal_(self.mix.weight, std=0.5 / (9 * outputs) ** 0.5)
+        nn.init.normal_(self.mix.weight, std=0.5 / (9 * outputs) ** 0.5)
+        _init_gate(self.gate)
 
     def forward(self, error: Tensor, reference: Tensor) -> Tensor:
-        gate = self.gate(reference)
-        # Bounded, so that no reference makes the distance explode; its sign may change, so that
-        # products with the reference's own structure (is this a loss of contrast?) are possible.
-        gate = 2 * gate / (1 + gate.abs())
-        error = self.reduce(F.pixel_unshuffle(error, 2)) * gate
-        return error if self.mix is None else error + self.mix(error)
+        error = self.reduce(error) * _bounded(self.gate(reference))
+        return error + self.mix(error)
+
+
+class _FirstStage(nn.Module):
+    """The step from pixels to stride 2, with a wider view."""
+
+    def __init__(self, outputs: int, features: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(12, outputs, 3, padding=1, bias=False)
+        self.gate = nn.Conv2d(features, outputs, 1)
+        nn.init.kaiming_normal_(self.reduce.weight, nonlinearity="linear")
+        _init_gate(self.gate)
+
+    def forward(self, error: Tensor, reference: Tensor) -> Tensor:
+        return self.reduce(F.pixel_unshuffle(error, 2)) * _bounded(self.gate(reference))
+
+
+def _init_gate(gate: nn.Conv2d) -> None:
+    nn.init.normal_(gate.weight, std=0.5 / gate.in_channels**0.5)
+    nn.init.ones_(gate.bias)  # type: ignore[arg-type]
+
+
+def _bounded(gate: Tensor) -> Tensor:
+    # Bounded, so that no reference makes the distance explode; its sign may change, so that
+    # products with the reference's own structure (is this a loss of contrast?) are possible.
+    return 2 * gate / (1 + gate.abs())
 
 
 class _Judgement(nn.Module):
     """Non-negative mixing of magnitudes, visibility from the reference, saturation."""
 
-    def __init__(self, magnitudes: int, width: int, features: int) -> None:
+    def __init__(self, signed: int, unsigned: int, width: int, features: int) -> None:
         super().__init__()
-        # Softplus of these: non-negative whatever training does.
-        self.blend = nn.Parameter(torch.randn(width, magnitudes, 1, 1) - 3.0)
+        # Softplus of these: non-negative whatever training does. More and less of a feature, such
+        # as gained and lost contrast, weigh differently.
+        self.blend = nn.Parameter(torch.randn(width, 2 * signed + unsigned, 1, 1) - 3.0)
         self.visibility = nn.Conv2d(features, width, 1)
         self.weigh = nn.Parameter(torch.full((1, width, 1, 1), -2.0))
 
-    def forward(self, magnitudes: Tensor, reference: Tensor, coarser: Tensor | None) -> Tensor:
+    def forward(
+        self, signed: Tensor, unsigned: Tensor, reference: Tensor, coarser: Tensor | None
+    ) -> Tensor:
         """``N×width×h×w`` visible magnitudes, before saturation."""
-        visible = F.conv2d(magnitudes, F.softplus(self.blend))
+        parts = torch.cat([F.relu(signed), F.relu(-signed), unsigned], 1)
+        visible = F.conv2d(parts, F.softplus(self.blend))
         if coarser is not None:
             visible = visible + _up(coarser)
         return visible * F.softplus(self.visibility(reference) + 0.5)
@@ -102,16 +126,14 @@ class RadialDistance(nn.Module):
         super().__init__()
         self.floor = floor
         self.pyramid = PixelPyramid()
-        inputs = (3, *widths[:-1])
+        self.first = _FirstStage(widths[0], features[0])
         self.stages = nn.ModuleList(
-            _ErrorStage(before, after, seen, mix=index > 0)
-            for index, (before, after, seen) in enumerate(
-                zip(inputs, widths, features, strict=True)
-            )
+            _ErrorStage(before, after, seen)
+            for before, after, seen in zip(widths[:-1], widths[1:], features[1:], strict=True)
         )
-        finest = (2 * widths[0], 0, 0)  # magnitudes at stride 2 are judged at stride 4
+        finest = (widths[0], 0, 0)  # magnitudes at stride 2 are judged at stride 4
         self.judgements = nn.ModuleList(
-            _Judgement(2 * own + bands + extra, width, seen)
+            _Judgement(own, bands + extra, width, seen)
             for own, bands, extra, seen in zip(
                 widths[1:], PYRAMID_BANDS, finest, features[1:], strict=True
             )
@@ -120,22 +142,19 @@ class RadialDistance(nn.Module):
     def forward(self, error: Tensor, reference: Sequence[Tensor]) -> Tensor:
         """Error N×3×H×W (sides divisible by 16) → density N×1×H/4×W/4, non-negative."""
         bands = self.pyramid(error)
-        magnitudes = []
-        current = error
-        for stage, features in zip(self.stages, reference, strict=True):
+        current = self.first(_channels_last(error), reference[0])
+        finest = F.avg_pool2d(onset(current).abs(), 2)
+        signed = []
+        for stage, features in zip(self.stages, reference[1:], strict=True):
             current = stage(current, features)
-            magnitudes.append(onset(torch.cat([F.relu(current), F.relu(-current)], 1)))
-        finest = F.avg_pool2d(magnitudes[0], 2)
-        gathered = [
-            torch.cat([magnitudes[1], bands[0], finest], 1),
-            torch.cat([magnitudes[2], bands[1]], 1),
-            torch.cat([magnitudes[3], bands[2]], 1),
-        ]
+            signed.append(onset(current))
+        bands = tuple(_channels_last(band) for band in bands)
+        unsigned = [torch.cat([bands[0], finest], 1), bands[1], bands[2]]
         visible: Tensor | None = None
         density = error.new_zeros(())
         for level in (2, 1, 0):
             judgement = cast(_Judgement, self.judgements[level])
-            visible = judgement(gathered[level], reference[level + 1], visible)
+            visible = judgement(signed[level], unsigned[level], reference[level + 1], visible)
             density = density + judgement.density(visible)
             density = density + self.floor * bands[level].sum(1, keepdim=True)
             density = _up(density) if level else density
@@ -147,6 +166,12 @@ class RadialDistance(nn.Module):
         return self.floor * sum(
             (band.sum(1).mean((1, 2)) for band in bands), start=error.new_zeros(len(error))
         )
+
+
+def _channels_last(image: Tensor) -> Tensor:
+    # Convolutions follow the layout of their input, and this one is the fastest; layouts that meet
+    # each other are the slowest.
+    return image.contiguous(memory_format=torch.channels_last)
 
 
 def _up(coarse: Tensor) -> Tensor:

@@ -34,19 +34,43 @@ class PixelPyramid(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        matrix = torch.tensor(_OPPONENT).reshape(3, 3, 1, 1)
-        self.register_buffer("opponent", matrix, persistent=False)
+        self.register_buffer("opponent", torch.tensor(_OPPONENT), persistent=False)
 
     def forward(self, difference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``N×3×H×W`` → ``N×9×H/4×W/4`` (bands 1, 2, 4), ``N×3×H/8×W/8``, ``N×3×H/16×W/16``."""
-        current = F.conv2d(difference, self.opponent.to(difference.dtype))
+        matrix = self.opponent.to(difference.dtype)
+        # As a matrix product: three channels are too few for a convolution to be fast.
+        current = torch.matmul(matrix, difference.flatten(2)).view_as(difference)
         bands = []
         for _ in range(BANDS):
-            # Windows overlap so that no period of the grid goes unseen at the next level;
-            # count_include_pad=False keeps constants constant at the border.
-            coarse = F.avg_pool2d(current, 4, 2, 1, count_include_pad=False)
+            coarse = self._coarser(current)
             up = F.interpolate(coarse, scale_factor=2.0, mode="nearest")
             bands.append((current - up).abs())
             current = coarse
         fine = [F.avg_pool2d(bands[0], 4), F.avg_pool2d(bands[1], 2), bands[2]]
         return torch.cat(fine, 1), bands[3], current.abs()
+
+    def _coarser(self, image: Tensor) -> Tensor:
+        """Half the resolution, by means over 4×4 pixels.
+
+        Windows overlap so that no period of the grid goes unseen at the next level. At the border
+        the mean is over what there is, so that constants stay constant.
+        """
+        # ``avg_pool2d(image, 4, 2, 1, count_include_pad=False)``, for a fraction of its time.
+        padded = F.pad(image, (1, 1, 1, 1))
+        even, odd = padded.unflatten(-2, (-1, 2)).unbind(-2)
+        rows = even + odd
+        rows = rows[..., :-1, :] + rows[..., 1:, :]
+        even, odd = rows.unflatten(-1, (-1, 2)).unbind(-1)
+        columns = even + odd
+        sums = columns[..., :-1] + columns[..., 1:]
+        height, width = (_shares(sums, side) for side in sums.shape[-2:])
+        return sums * (height[:, None] * width)
+
+
+def _shares(like: Tensor, size: int) -> Tensor:
+    """One over how many rows each window has inside."""
+    rows = torch.full((size,), 4.0, dtype=like.dtype, device=like.device)
+    rows[0] -= 1
+    rows[-1] -= 1
+    return 1 / rows

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from relqa_loss.network.model import MAP_STRIDE
-from relqa_loss.training.objectives import PAIRS_PER_SET, Batch, Pairs
+from relqa_loss.training.objectives import PAIRS_PER_SET, Batch, Facts, Pairs
 from relqa_loss.training.pool import Pool
 from relqa_loss.training.sets import IMAGES_PER_SET, NO_ORDER, RankedSet
 
@@ -41,6 +41,7 @@ def collate(
     generator: torch.Generator,
     *,
     pair_sets: Sequence[RankedSet] | None = None,
+    fact_sets: Sequence[RankedSet] | None = None,
     window: int | None = None,
 ) -> Batch:
     """Stack sets, flip each one at random, and draw partners and pairs.
@@ -50,6 +51,7 @@ def collate(
         quantiles: Of the panel's values.
         generator: Decides every draw.
         pair_sets: Sets that the pairs come from, judged or not; ``sets`` by default.
+        fact_sets: Sets of pairs whose order is known, if any.
         window: Side of the pairs' windows in pixels; whole crops by default.
     """
     flipped = [_flip(each, generator) for each in sets]
@@ -65,6 +67,16 @@ def collate(
         worse=torch.stack([each.worse for each in flipped]),
         partner=(torch.arange(count)[None] + shift) % count,
         pairs=Pairs(*(torch.cat(parts) for parts in zip(*drawn, strict=True))),
+        facts=_facts(fact_sets, generator) if fact_sets else None,
+    )
+
+
+def _facts(sets: Sequence[RankedSet], generator: torch.Generator) -> Facts:
+    flipped = [_flip(each, generator) for each in sets]
+    return Facts(
+        reference=torch.stack([each.reference for each in flipped]).float() / 255,
+        images=torch.stack([each.images for each in flipped]).float() / 255,
+        order=torch.stack([each.order for each in flipped]),
     )
 
 
@@ -142,6 +154,7 @@ class Batches:
         unjudged: A pool without panel values that the pairs are drawn from, and how many of its
             sets at a step. Such sets cost a tenth of judged ones, so there can be many: maps
             overfit a small pool first.
+        facts: A pool of pairs of known order, and how many of its sets at a step.
     """
 
     def __init__(
@@ -155,11 +168,15 @@ class Batches:
         world: int = 1,
         window: int | None = None,
         unjudged: tuple[Pool, int] | None = None,
+        facts: tuple[Pool, int] | None = None,
     ) -> None:
         self.judged = _Source(pool, size, seed, stride, rank, world)
         self.unjudged: _Source | None = None
         if unjudged is not None:
             self.unjudged = _Source(*unjudged, seed, stride, rank, world)
+        self.facts: _Source | None = None
+        if facts is not None:
+            self.facts = _Source(*facts, seed, stride, rank, world)
         self.seed, self.rank, self.window = seed, rank, window
         self.quantiles = Quantiles(pool.panel())
 
@@ -170,6 +187,7 @@ class Batches:
             self.quantiles,
             generator,
             pair_sets=None if self.unjudged is None else self.unjudged.at(step),
+            fact_sets=None if self.facts is None else self.facts.at(step),
             window=self.window,
         )
 

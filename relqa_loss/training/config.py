@@ -20,6 +20,8 @@ class TrainConfig:
         unjudged_sets: Further sets without panel values, ten times cheaper to make, for the maps.
         unjudged_batch: How many of them a step draws its pairs from; without any, pairs come from
             the judged sets.
+        fact_sets: Sets of pairs whose order is known from psychophysics, for the distance.
+        fact_batch: How many of them take part in a step.
         crop: Side of the square crops in pixels, a multiple of 16.
         window: Side of the windows that pairs are cut to, a multiple of 16.
         half_maps: Whether the maps are learned in bfloat16, twice as fast where the processor
@@ -40,6 +42,8 @@ class TrainConfig:
     batch: int = 4
     unjudged_sets: int = 0
     unjudged_batch: int = 0
+    fact_sets: int = 0
+    fact_batch: int = 0
     crop: int = 160
     window: int = 96
     half_maps: bool = False
@@ -66,11 +70,12 @@ class TrainConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.learn not in get_args(Learn):
             raise ValueError(f"learn must be one of {get_args(Learn)}, got {self.learn!r}")
-        if (self.unjudged_sets > 0) != (self.unjudged_batch > 0):
-            raise ValueError(
-                "unjudged_sets and unjudged_batch go together, got "
-                f"{self.unjudged_sets} and {self.unjudged_batch}"
-            )
+        for kind in ("unjudged", "fact"):
+            sets, batch = getattr(self, f"{kind}_sets"), getattr(self, f"{kind}_batch")
+            if (sets > 0) != (batch > 0):
+                raise ValueError(
+                    f"{kind}_sets and {kind}_batch go together, got {sets} and {batch}"
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""

@@ -30,6 +30,8 @@ from relqa_loss.training.validation import validate
 _VALIDATION_SEED = 7_919  # added to the run's seed
 _UNJUDGED = "unjudged"
 _UNJUDGED_SEED = 104_729
+_FACTS = "facts"
+_FACTS_SEED = 224_737
 _PIPELINES = 4  # every fourth shard of unjudged sets
 
 
@@ -129,6 +131,7 @@ def train(
         world=world,
         window=config.window,
         unjudged=(pools[_UNJUDGED], config.unjudged_batch) if _UNJUDGED in pools else None,
+        facts=(pools[_FACTS], config.fact_batch) if _FACTS in pools else None,
     )
     checks = Batches(pools["val"], config.batch, config.seed, stride=stride)
     check_steps = max(1, len(pools["val"]) // (stride * config.batch))
@@ -251,6 +254,7 @@ def _pools(
         ("train", "train", config.sets, 0, PANEL),
         ("val", "val", config.validation_sets, _VALIDATION_SEED, PANEL),
         (_UNJUDGED, "train", config.unjudged_sets, _UNJUDGED_SEED, ()),
+        (_FACTS, "train", config.fact_sets, _FACTS_SEED, ()),
     ):
         if not sets:
             continue
@@ -265,6 +269,7 @@ def _pools(
             crop=config.crop,
             seed=config.seed + offset,
             pipelines=_PIPELINES if name == _UNJUDGED else 0,
+            facts=name == _FACTS,
         )
         pools[name] = Pool(spec, folder, sets)
     return pools, found

@@ -40,6 +40,7 @@ class ObjectiveWeights:
     direction: float = 0.5
     relative: float = 0.3
     anchor: float = 2.0
+    facts: float = 0.5
 
 
 class Pairs(NamedTuple):
@@ -58,6 +59,14 @@ class Pairs(NamedTuple):
 PAIRS_PER_SET = 5
 
 
+class Facts(NamedTuple):
+    """F sets of M images whose order is known in part."""
+
+    reference: Tensor  # F×3×S×S
+    images: Tensor  # F×M×3×S×S
+    order: Tensor  # F×Q×2
+
+
 class Batch(NamedTuple):
     """B ranked sets with M images each, on the training device, images in [0, 1]."""
 
@@ -69,11 +78,13 @@ class Batch(NamedTuple):
     worse: Tensor  # B×M
     partner: Tensor  # B×M: the image that each one is compared with as a distorted pair
     pairs: Pairs
+    facts: Facts | None = None
 
     def to(self, device: torch.device) -> Batch:
         """A copy on ``device``."""
         pairs = Pairs(*(tensor.to(device) for tensor in self.pairs))
-        return Batch(*(tensor.to(device) for tensor in self[:-1]), pairs)  # type: ignore[arg-type, call-arg]
+        facts = self.facts and Facts(*(tensor.to(device) for tensor in self.facts))
+        return Batch(*(tensor.to(device) for tensor in self[:-2]), pairs, facts)  # type: ignore[arg-type, call-arg]
 
 
 class Objectives(nn.Module):
@@ -145,21 +156,28 @@ class Objectives(nn.Module):
         return _relative_loss(direction, batch.ranks.flatten(0, 1), first, second)
 
     def _rank_terms(self, batch: Batch) -> dict[str, Tensor]:
-        network = self.network
-        sets, count = batch.images.shape[:2]
-        pixels = _channels_last(batch.images.flatten(0, 1))
+        distance, plain = self._distances(batch.reference, batch.images)
+        flat = distance.flatten()
         ranks = batch.ranks.flatten(0, 1)
-        reference = network.encode(_channels_last(batch.reference))
-        repeated = _select(reference, torch.arange(sets).repeat_interleave(count))
-        flat = network.distance(repeated, pixels)
-        distance = flat.view(sets, count)
-        plain = network.plain_distance(repeated, pixels)
         slope = self.log_slope.exp()
-        return {
+        terms = {
             "ladder": _certain_loss(distance, batch.order, slope),
             "consensus": _consensus_loss(flat, ranks, slope),
             "anchor": _anchor_loss(plain, flat),
         }
+        if batch.facts is not None:
+            known, _ = self._distances(batch.facts.reference, batch.facts.images)
+            terms["facts"] = _certain_loss(known, batch.facts.order, slope)
+        return terms
+
+    def _distances(self, reference: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+        """B×M distances of B×M×3×S×S images, and the plain part of each, flat."""
+        sets, count = images.shape[:2]
+        pixels = _channels_last(images.flatten(0, 1))
+        encoding = self.network.encode(_channels_last(reference))
+        repeated = _select(encoding, torch.arange(sets).repeat_interleave(count))
+        distance = self.network.distance(repeated, pixels).view(sets, count)
+        return distance, self.network.plain_distance(repeated, pixels)
 
     def _relate(self, reference: Tensor, image: Tensor) -> tuple[Streams, Tensor]:
         kind = image.device.type

@@ -22,7 +22,13 @@ from torch import Tensor
 from relqa_loss._files import write_atomically
 from relqa_loss.training.panel import PANEL
 from relqa_loss.training.photos import random_crop, read_photo
-from relqa_loss.training.sets import MARGIN, PipelineSetMaker, RankedSet, SetMaker
+from relqa_loss.training.sets import (
+    MARGIN,
+    FactSetMaker,
+    PipelineSetMaker,
+    RankedSet,
+    SetMaker,
+)
 
 SETS_PER_SHARD = 32
 
@@ -41,6 +47,8 @@ class PoolSpec:
     seed: int = 0
     pipelines: int = 0
     """Every so many shards, one holds sets of restoration pipelines; 0 for none."""
+    facts: bool = False
+    """Whether all of it are pairs of known order."""
 
     @property
     def key(self) -> str:
@@ -59,6 +67,8 @@ class PoolSpec:
         left_out = set(self.held_out) if index % 2 == 0 else set()
         operators = tuple(name for name in self.operators if name not in left_out)
         crop = random_crop(photo, self.crop + MARGIN, generator)
+        if self.facts:
+            return FactSetMaker(operators)(crop, seed)
         shard = index // SETS_PER_SHARD
         if self.pipelines and shard % self.pipelines == self.pipelines - 1:
             return PipelineSetMaker(operators)(crop, seed)

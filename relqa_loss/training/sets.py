@@ -9,7 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from relqa_loss.channels import CHANNELS
 from relqa_loss.distortions import DistortionEngine, Recipe, Step, dense_maps, get_operator
+from relqa_loss.training.facts import draw_pair
 from relqa_loss.training.panel import PANEL, panel_values
 from relqa_loss.training.pipelines import draw_pipeline, spoils
 
@@ -115,6 +117,40 @@ class PipelineSetMaker:
             (index, index + 1) for index in range(0, IMAGES_PER_SET, 2) if spoils(recipes[index])
         ]
         return _assemble(shown, recipes, torch.zeros(len(recipes), 0), pairs)
+
+
+@dataclass(frozen=True)
+class FactSetMaker:
+    """Makes sets of pairs whose order psychophysics is sure of, see :mod:`.facts`.
+
+    Args:
+        operators: Names to draw from.
+
+    They are not judged by a panel and have no maps. Images 2i and 2i + 1 are a pair, the worse one
+    first.
+    """
+
+    operators: tuple[str, ...]
+
+    def __call__(self, crop: Tensor, seed: int) -> RankedSet:
+        """Make the set of ``crop``, as :class:`SetMaker` does."""
+        generator = torch.Generator().manual_seed(seed)
+        pairs = IMAGES_PER_SET // 2
+        drawn: list[tuple[Tensor, Tensor]] = []
+        for _ in range(3 * pairs):  # not every photograph reaches every drawn PSNR
+            found = draw_pair(crop[None], self.operators, generator)
+            if found is not None and len(drawn) < pairs:
+                drawn.append(found)
+        order = [(2 * index, 2 * index + 1) for index in range(len(drawn))]
+        drawn += [(crop[None], crop[None])] * (pairs - len(drawn))
+        images = torch.cat([torch.cat(pair) for pair in drawn])
+        top, left = torch.randint(MARGIN, (2,), generator=generator).tolist()
+        side = crop.shape[-1] - MARGIN
+        window = (..., slice(top, top + side), slice(left, left + side))
+        maps = torch.zeros(IMAGES_PER_SET, len(CHANNELS), side // 4, side // 4)
+        shown = _Shown(crop[window], images[window], maps)
+        none = [Recipe((), seed)] * IMAGES_PER_SET
+        return _assemble(shown, none, torch.zeros(IMAGES_PER_SET, 0), order)
 
 
 class _Shown(NamedTuple):

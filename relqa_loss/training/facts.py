@@ -1,0 +1,186 @@
+"""Orders that psychophysics is sure of: of two versions of equal error, which one people mind more.
+
+Ladders say nothing across operators, and the panel shares the blind spots of hand-made metrics: it
+has contrast lost and gained on a par, and takes a shift of a pixel for ruin. What is known about
+such pairs in general (no opinion score of any image is involved) is taught by pairs made for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from relqa_loss.distortions import get_operator
+
+_LOST_CONTRAST = ("contrast_down", "inverse_s_curve")
+_GAINED_CONTRAST = ("contrast_up", "s_curve")
+_LOST_COLOUR = ("saturation_down", "hsv_saturation_down", "lab_saturation_down")
+_GAINED_COLOUR = ("saturation_up", "hsv_saturation_up", "lab_saturation_up")
+_SHIFTED_MEAN = ("mean_shift_up", "mean_shift_down")
+_BLUR = ("gaussian_blur", "lens_blur", "mean_blur", "bilinear_resize", "bicubic_resize")
+_OVER_SMOOTHED = ("guided_filter", "total_variation", "bilateral", "non_local_means", "median")
+_CODECS = ("jpeg", "jpeg_444", "jpeg2000", "webp")
+_NOISE = ("white_noise", "luma_noise", "poisson_gaussian")
+_HIDDEN_NOISE = ("high_frequency_noise", "chroma_noise")
+_SEEN_NOISE = ("correlated_noise", "impulse_noise")
+
+
+@dataclass(frozen=True)
+class Fact:
+    """At equal PSNR, any of ``worse`` is minded more than any of ``better``.
+
+    Args:
+        worse: Names of operators, or of :data:`EXTRA`.
+        better: The same.
+        psnr: Range in dB in which it holds.
+        handicap: Up to how many dB the worse one may be ahead in PSNR, and is still worse.
+        source: Who found it.
+    """
+
+    worse: tuple[str, ...]
+    better: tuple[str, ...]
+    psnr: tuple[float, float]
+    source: str
+    handicap: float = 0.0
+
+
+FACTS: tuple[Fact, ...] = (
+    Fact(_LOST_CONTRAST, _GAINED_CONTRAST, (21, 34), "Ponomarenko et al., CADSM 2011"),
+    Fact(_LOST_COLOUR, _GAINED_COLOUR, (24, 36), "Fedorovskaya et al., Color Res. Appl. 22 (1997)"),
+    Fact(
+        (*_NOISE, *_BLUR, *_CODECS, *_SEEN_NOISE),
+        (*_SHIFTED_MEAN, *_GAINED_CONTRAST),
+        (21, 32),
+        "Wang and Bovik, IEEE Signal Process. Mag. 26 (2009)",
+    ),
+    Fact(
+        (*_BLUR, *_OVER_SMOOTHED, *_CODECS),
+        (*_NOISE, "high_frequency_noise"),
+        (18, 25.5),
+        "Sheikh, Sabir and Bovik, IEEE Trans. Image Process. 15 (2006); "
+        "Larson and Chandler, J. Electron. Imaging 19 (2010)",
+    ),
+    Fact(
+        _SEEN_NOISE,
+        _HIDDEN_NOISE,
+        (22, 34),
+        "Ponomarenko et al., TID2008, Adv. Mod. Radioelectron. 10 (2009)",
+    ),
+    Fact(
+        ("white_noise",),
+        _HIDDEN_NOISE,
+        (22, 34),
+        "Mannos and Sakrison, IEEE Trans. Inf. Theory 20 (1974); Mullen, J. Physiol. 359 (1985)",
+    ),
+    Fact(("correlated_noise",), ("white_noise",), (22, 34), "Mannos and Sakrison (1974)"),
+    Fact(
+        (*_BLUR, *_CODECS, *_NOISE, *_SEEN_NOISE, *_OVER_SMOOTHED),
+        ("translation",),
+        (17, 36),
+        "Wang and Bovik (2009); Ghildyal and Liu, ECCV 2022",
+        handicap=4.0,
+    ),
+    Fact(
+        ("alien_block",),
+        (*_NOISE, "high_frequency_noise", *_CODECS),
+        (35, 42),
+        "Larson and Chandler (2010): at high quality, what is visible at all",
+    ),
+    Fact(
+        ("pixelate",),
+        ("bilinear_resize", "bicubic_resize"),
+        (18, 30),
+        "Mitchell and Netravali, SIGGRAPH 1988",
+    ),
+)
+
+
+def _translation(image: Tensor, severity: float, generator: torch.Generator) -> Tensor:
+    """The whole image elsewhere, by up to 1.5 pixels."""
+    angle = float(torch.rand(1, generator=generator)) * 2 * torch.pi
+    if float(torch.rand(1, generator=generator)) < 0.5:  # along an axis, as codecs and crops do
+        angle = round(angle / (torch.pi / 2)) * (torch.pi / 2)
+    offset = (
+        1.5 * severity * torch.tensor([angle]).cos(),
+        1.5 * severity * torch.tensor([angle]).sin(),
+    )
+    height, width = image.shape[-2:]
+    rows = torch.linspace(-1, 1, height) + 2 * offset[0] / (height - 1)
+    columns = torch.linspace(-1, 1, width) + 2 * offset[1] / (width - 1)
+    grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij")[::-1], -1)[None]
+    # Bicubic, since bilinear would blur as well.
+    return F.grid_sample(image, grid, "bicubic", "border", align_corners=True)
+
+
+def _alien_block(image: Tensor, severity: float, generator: torch.Generator) -> Tensor:
+    """A square with a piece from elsewhere, or of one colour, and more of it as severity rises."""
+    height, width = image.shape[-2:]
+    side = 4 + int(severity * min(height, width) / 3)
+    spots = torch.rand(2, 2, generator=generator)
+    colour = torch.rand(1, 3, 1, 1, generator=generator).round()
+    corners = (spots * torch.tensor([height - side, width - side])).long().tolist()
+    (top, left), (other_top, other_left) = corners
+    piece = image[..., other_top : other_top + side, other_left : other_left + side]
+    if float(torch.rand(1, generator=generator)) < 0.5:
+        piece = colour.expand(1, 3, side, side)
+    changed = image.clone()
+    changed[..., top : top + side, left : left + side] = piece
+    return changed
+
+
+Distort = Callable[[Tensor, float, torch.Generator], Tensor]
+
+EXTRA: dict[str, Distort] = {"translation": _translation, "alien_block": _alien_block}
+"""What facts are about and the bank does not have."""
+
+_TRIALS = 7
+_CLOSE = 0.3  # dB
+
+
+def draw_pair(
+    image: Tensor, operators: Sequence[str], generator: torch.Generator
+) -> tuple[Tensor, Tensor] | None:
+    """Two versions of ``image`` (1×3×H×W in [0, 1], 8-bit values) of which the first is worse.
+
+    Args:
+        image: The reference.
+        operators: Names that may be used.
+        generator: Decides the fact, the operators, the PSNR and their noise.
+
+    Returns:
+        ``(worse, better)`` like ``image``, or ``None`` where a drawn operator does not reach the
+        drawn PSNR on this photograph.
+    """
+    fact = FACTS[int(torch.randint(len(FACTS), (1,), generator=generator))]
+    allowed = {*operators, *EXTRA}
+    sides = [[name for name in names if name in allowed] for names in (fact.worse, fact.better)]
+    level, ahead, *picks = torch.rand(4, generator=generator).tolist()
+    seed = int(torch.randint(2**31, (1,), generator=generator))
+    if not all(sides):
+        return None
+    worse, better = (side[int(pick * len(side))] for side, pick in zip(sides, picks, strict=True))
+    target = fact.psnr[0] + level * (fact.psnr[1] - fact.psnr[0])
+    first = at_psnr(image, better, target, seed)
+    second = at_psnr(image, worse, target + ahead * fact.handicap, seed + 1)
+    return None if first is None or second is None else (second, first)
+
+
+def at_psnr(image: Tensor, name: str, target: float, seed: int) -> Tensor | None:
+    """``image`` under an operator, at the severity whose PSNR is ``target`` in dB."""
+    distort: Distort = EXTRA[name] if name in EXTRA else get_operator(name)
+    low, high = 0.0, 1.0
+    best, gap = None, _CLOSE
+    for _ in range(_TRIALS):
+        severity = (low + high) / 2
+        changed = distort(image, severity, torch.Generator().manual_seed(seed))
+        changed = changed.clamp(0, 1).mul(255).round().div(255)
+        error = float((changed - image).square().mean())
+        psnr = float("inf") if error == 0 else -10 * torch.tensor(error).log10().item()
+        if abs(psnr - target) < gap:
+            best, gap = changed, abs(psnr - target)
+        low, high = (severity, high) if psnr > target else (low, severity)
+    return best
