@@ -28,7 +28,19 @@ FOOT = "<!-- figures end -->"
 
 
 def training(record: dict[str, Any]) -> str:
-    """The runs that led to the weights, the first one first."""
+    """The runs that led to the weights: of maps and distance, where they were learned apart."""
+    if "joined" not in record:
+        return runs(record) + "\n\n" + fingerprints(record)
+    parts = {name: part["training"] for name, part in record["joined"].items()}
+    tables = [f"The {name}:\n\n{runs(part)}" for name, part in parts.items()]
+    return (
+        "Maps and distance share no parameters; they were learned apart and joined by\n"
+        f"`{record['command']}`.\n\n" + "\n\n".join(tables) + "\n\n" + fingerprints(parts["maps"])
+    )
+
+
+def runs(record: dict[str, Any]) -> str:
+    """A table of a run and those whose weights it started from, the first one first."""
     chain = [record]
     while chain[0].get("initial"):
         chain.insert(0, chain[0]["initial"]["training"])
@@ -39,14 +51,17 @@ def training(record: dict[str, Any]) -> str:
         f"| {run['seconds'] / 60:.0f} |"
         for number, run in enumerate(chain, 1)
     ]
-    fingerprints = " and ".join(
-        f"`{last['photos'][split]['sha256'][:16]}…` ({split})" for split in ("train", "val")
-    )
     return (
         f"Each run starts from the weights of the one before; seed {last['config']['seed']}, "
-        f"{last['date']}, torch {last['torch']}:\n\n" + "\n".join(rows) + "\n\n"
-        f"Fingerprints (SHA-256) of the photographs: {fingerprints}; complete in the manifest."
+        f"{last['date']}, torch {last['torch']}:\n\n" + "\n".join(rows)
     )
+
+
+def fingerprints(run: dict[str, Any]) -> str:
+    found = " and ".join(
+        f"`{run['photos'][split]['sha256'][:16]}…` ({split})" for split in ("train", "val")
+    )
+    return f"Fingerprints (SHA-256) of the photographs: {found}; complete in the manifest."
 
 
 def photographs(manifest: Path) -> tuple[str, str]:

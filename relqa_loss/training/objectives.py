@@ -18,7 +18,7 @@ _SHARPNESS = 10.0  # a channel that leads by 0.3 is as good as certain
 _PRESENT = 0.02  # least severity at which a channel counts as distorted
 _ANCHOR = 0.2  # least share of the plain error pyramid in the distance
 _RELATED = 4  # every fourth image of the ranked sets
-_MAP_PARTS = ("network.mapper.", "network.direction_")
+MAP_PARTS = ("network.mapper.", "network.direction_")
 _KAPPA = 1e-3  # keeps the logarithm of near-threshold distances from ruling the ranking
 
 
@@ -116,7 +116,7 @@ class Objectives(nn.Module):
         self.log_slope = nn.Parameter(torch.tensor(1.0))
         if learn != "both":
             for name, parameter in self.named_parameters():
-                parameter.requires_grad_(name.startswith(_MAP_PARTS) == (learn == "maps"))
+                parameter.requires_grad_(name.startswith(MAP_PARTS) == (learn == "maps"))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """All terms, and their weighted sum as ``total``."""
