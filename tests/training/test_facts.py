@@ -1,0 +1,96 @@
+"""Pairs of equal PSNR whose order is known."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import skimage.data
+import torch
+from torch import Tensor
+
+from relqa_loss.distortions import operator_names
+from relqa_loss.training.facts import EXTRA, FACTS, at_psnr, draw_pair
+from relqa_loss.training.sets import IMAGES_PER_SET, MARGIN, NO_ORDER, FactSetMaker
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def crop() -> Tensor:
+    side = SIZE + MARGIN
+    photo = skimage.data.astronaut()[20 : 20 + side, 190 : 190 + side]
+    return torch.from_numpy(photo).permute(2, 0, 1).float().div(255)
+
+
+def _psnr(image: Tensor, reference: Tensor) -> float:
+    return -10 * math.log10(float((image - reference).double().square().mean()))
+
+
+def test_facts_name_operators_that_exist() -> None:
+    known = {*operator_names(), *EXTRA}
+    for fact in FACTS:
+        assert {*fact.worse, *fact.better} <= known
+        assert fact.psnr[0] < fact.psnr[1]
+        assert not {*fact.worse} & {*fact.better}
+        assert fact.source
+
+
+@pytest.mark.parametrize("name", ["white_noise", "gaussian_blur", "jpeg", *EXTRA])
+def test_psnr_is_met_or_none_is_returned(name: str, crop: Tensor) -> None:
+    met = 0
+    for target in (22.0, 26.0, 30.0, 36.0):
+        found = at_psnr(crop[None], name, target, seed=3)
+        if found is not None:
+            met += 1
+            assert abs(_psnr(found, crop[None]) - target) < 0.3
+            assert torch.equal(found, found.mul(255).round().div(255))
+    assert met >= 1
+    assert at_psnr(crop[None], name, 1.0, seed=3) is None
+
+
+def test_a_whole_pixel_of_translation_moves_every_pixel_alike(crop: Tensor) -> None:
+    # 1.5 pixels times two thirds, along an axis for this seed.
+    for seed in range(40):
+        moved = EXTRA["translation"](crop[None], 2 / 3, torch.Generator().manual_seed(seed))
+        inner = moved[..., 8:-8, 8:-8]
+        gaps = [
+            float((inner - crop[None].roll(shift, (2, 3))[..., 8:-8, 8:-8]).abs().max())
+            for shift in ((0, 1), (0, -1), (1, 0), (-1, 0))
+        ]
+        if min(gaps) < 1e-4:
+            return
+    pytest.fail("no seed moved the image by one pixel along an axis")
+
+
+def test_pairs_have_equal_psnr_up_to_the_handicap(crop: Tensor) -> None:
+    generator = torch.Generator().manual_seed(0)
+    most = max(fact.handicap for fact in FACTS)
+    found = [draw_pair(crop[None], tuple(operator_names()), generator) for _ in range(40)]
+    pairs = [pair for pair in found if pair is not None]
+    assert len(pairs) > 15
+    gaps = [_psnr(worse, crop[None]) - _psnr(better, crop[None]) for worse, better in pairs]
+    assert all(-0.6 < gap < most + 0.6 for gap in gaps)
+    assert any(abs(gap) < 0.6 for gap in gaps)
+
+
+def test_without_operators_there_are_no_pairs(crop: Tensor) -> None:
+    generator = torch.Generator().manual_seed(0)
+    assert all(draw_pair(crop[None], (), generator) is None for _ in range(20))
+
+
+def test_sets_say_which_images_are_pairs(crop: Tensor) -> None:
+    operators = tuple(operator_names())
+    made = [FactSetMaker(operators)(crop, seed) for seed in range(4)]
+    known = 0
+    for each in made:
+        assert each.images.shape == (IMAGES_PER_SET, 3, SIZE, SIZE)
+        assert each.panel.shape == (IMAGES_PER_SET, 0)
+        assert not bool(each.maps.any())
+        for worse, better in each.order[(each.order != NO_ORDER).all(1)].tolist():
+            known += 1
+            assert (worse % 2, better) == (0, worse + 1)
+            assert not torch.equal(each.images[worse], each.images[better])
+    assert known >= 12
+    again = FactSetMaker(operators)(crop, 0)
+    assert all(torch.equal(a, b) for a, b in zip(again, made[0], strict=True))

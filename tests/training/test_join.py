@@ -1,0 +1,56 @@
+"""Maps of one run and the distance of another, in one file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from relqa_loss.network import NetworkConfig, ParityNetwork, load_pretrained
+from relqa_loss.network.pretrained import save_weights
+from relqa_loss.training.join import main
+
+
+def _save(path: Path, seed: int, config: NetworkConfig) -> ParityNetwork:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = ParityNetwork(config)
+    network.scale.fill_(1 + seed)
+    save_weights(network, path, config, {"command": f"run {seed}"})
+    return network.requires_grad_(False)
+
+
+def _join(folder: Path) -> int:
+    paths = {name: str(folder / f"{name}.safetensors") for name in ("maps", "distance", "out")}
+    return main([part for name, path in paths.items() for part in (f"--{name}", path)])
+
+
+def test_each_half_is_the_one_asked_for(tmp_path: Path) -> None:
+    config = NetworkConfig()
+    first = _save(tmp_path / "maps.safetensors", 1, config)
+    # The other half of the file need not even fit.
+    second = _save(tmp_path / "distance.safetensors", 2, replace(config, judgement_width=8))
+    assert _join(tmp_path) == 0
+    joined = load_pretrained(tmp_path / "out.safetensors")
+    image, reference = torch.rand(2, 2, 3, 48, 48)
+    torch.testing.assert_close(
+        joined(reference, image).maps, first(reference, image).maps, rtol=0, atol=1e-6
+    )
+    torch.testing.assert_close(joined(reference, image).distance, second(reference, image).distance)
+    entry = json.loads((tmp_path / "out.json").read_text())
+    commands = {name: p["training"]["command"] for name, p in entry["training"]["joined"].items()}
+    assert commands == {"maps": "run 1", "distance": "run 2"}
+
+
+def test_refusals_keep_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _save(tmp_path / "maps.safetensors", 1, NetworkConfig())
+    _save(tmp_path / "distance.safetensors", 2, replace(NetworkConfig(), stem_width=8))
+    assert _join(tmp_path) == 2
+    assert "do not fit" in capsys.readouterr().err
+    (tmp_path / "out.safetensors").write_bytes(b"mine")
+    assert _join(tmp_path) == 2
+    assert "exists" in capsys.readouterr().err
+    assert (tmp_path / "out.safetensors").read_bytes() == b"mine"
