@@ -105,6 +105,26 @@ def test_stride_leaves_even_sets_only(pool: _Pool) -> None:
     assert sorted(numbers) == sorted([*range(0, 24, 2)] * 2)
 
 
+def test_fact_sets_come_along(pool: _Pool) -> None:
+    others: Any = _Pool(24)
+    plain, joined = _batches(pool), _batches(pool, facts=(others, 3))
+    others.read.clear()
+    batch = joined[2]
+    assert plain[2].facts is None
+    assert batch.facts is not None
+    assert len(others.read) == 3
+    assert batch.facts.images.shape[:2] == (3, IMAGES_PER_SET)
+    moved = batch.to(torch.device("cpu"))
+    assert moved.facts is not None
+    for row, number in enumerate(others.read):
+        assert torch.equal(moved.facts.order[row], others.sets[number].order)
+        # Flipped, all of a set alike.
+        pixels = others.sets[number].images.float().div(255)
+        assert torch.equal(
+            moved.facts.images[row].flatten(1).sort().values, pixels.flatten(1).sort().values
+        )
+
+
 def test_unjudged_sets_give_the_pairs(pool: _Pool) -> None:
     others: Any = _Pool(24)
     others.sets = [each._replace(panel=torch.zeros(IMAGES_PER_SET, 0)) for each in others.sets]

@@ -14,6 +14,7 @@ from relqa_loss.network import NetworkConfig, ParityNetwork
 from relqa_loss.training.objectives import (
     PAIRS_PER_SET,
     Batch,
+    Facts,
     Learn,
     Objectives,
     ObjectiveWeights,
@@ -255,6 +256,23 @@ def test_every_parameter_takes_part(objectives: Objectives) -> None:
     missing = [name for name, value in objectives.named_parameters() if value.grad is None]
     assert missing == []
     assert all(bool(torch.isfinite(v.grad).all()) for v in objectives.parameters())  # type: ignore[arg-type]
+
+
+def test_facts_count_where_they_are_given(objectives: Objectives) -> None:
+    batch = _batch()
+    assert "facts" not in objectives(batch)
+    reference, images = batch.reference, batch.images
+    order = torch.tensor([[[0, 1], [NO_ORDER, NO_ORDER]]]).expand(len(reference), -1, -1)
+    # The first image is far away, the second one is the reference: no order could be clearer.
+    images = images.clone()
+    images[:, 0], images[:, 1] = 1 - reference, reference
+    right = objectives(batch._replace(facts=Facts(reference, images, order)))
+    wrong = objectives(batch._replace(facts=Facts(reference, images, order.flip(-1))))
+    assert float(right["facts"].detach()) < 0.1 < 1 < float(wrong["facts"].detach())
+    gap = ObjectiveWeights().facts * (wrong["facts"] - right["facts"])
+    torch.testing.assert_close(wrong["total"] - right["total"], gap)
+    maps = Objectives(objectives.network, learn="maps")
+    assert "facts" not in maps(batch._replace(facts=Facts(reference, images, order)))
 
 
 @pytest.mark.parametrize(
