@@ -55,7 +55,8 @@ class _ErrorStage(nn.Module):
 
     def forward(self, error: Tensor, reference: Tensor) -> Tensor:
         error = self.reduce(error) * _bounded(self.gate(reference))
-        return error + self.mix(error)
+        mixed: Tensor = self.mix(error)
+        return error + mixed
 
 
 class _FirstStage(nn.Module):
@@ -69,7 +70,8 @@ class _FirstStage(nn.Module):
         _init_gate(self.gate)
 
     def forward(self, error: Tensor, reference: Tensor) -> Tensor:
-        return self.reduce(F.pixel_unshuffle(error, 2)) * _bounded(self.gate(reference))
+        reduced: Tensor = self.reduce(F.pixel_unshuffle(error, 2))
+        return reduced * _bounded(self.gate(reference))
 
 
 def _init_gate(gate: nn.Conv2d) -> None:

@@ -58,10 +58,10 @@ class PixelPyramid(nn.Module):
         """
         # ``avg_pool2d(image, 4, 2, 1, count_include_pad=False)``, for a fraction of its time.
         padded = F.pad(image, (1, 1, 1, 1))
-        even, odd = padded.unflatten(-2, (-1, 2)).unbind(-2)
+        even, odd = torch.unflatten(padded, -2, (-1, 2)).unbind(-2)
         rows = even + odd
         rows = rows[..., :-1, :] + rows[..., 1:, :]
-        even, odd = rows.unflatten(-1, (-1, 2)).unbind(-1)
+        even, odd = torch.unflatten(rows, -1, (-1, 2)).unbind(-1)
         columns = even + odd
         sums = columns[..., :-1] + columns[..., 1:]
         height, width = (_shares(sums, side) for side in sums.shape[-2:])
