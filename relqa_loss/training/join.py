@@ -55,6 +55,12 @@ def join(maps: Path, distance: Path, out: Path, command: str = "") -> WeightsRec
         "command": command,
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "torch": torch.__version__,
+        # What neither half has seen.
+        "held_out_operators": [
+            name
+            for name in parts["maps"].training.get("held_out_operators", [])
+            if name in parts["distance"].training.get("held_out_operators", [])
+        ],
         "joined": {
             name: {"file": record.path.name, "sha256": record.sha256, "training": record.training}
             for name, record in parts.items()

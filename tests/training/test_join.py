@@ -19,7 +19,9 @@ def _save(path: Path, seed: int, config: NetworkConfig) -> ParityNetwork:
         torch.manual_seed(seed)
         network = ParityNetwork(config)
     network.scale.fill_(1 + seed)
-    save_weights(network, path, config, {"command": f"run {seed}"})
+    held_out = ["lens_blur", ("avif", "webp")[seed - 1]]
+    record = {"command": f"run {seed}", "held_out_operators": held_out}
+    save_weights(network, path, config, record)
     return network.requires_grad_(False)
 
 
@@ -43,6 +45,7 @@ def test_each_half_is_the_one_asked_for(tmp_path: Path) -> None:
     entry = json.loads((tmp_path / "out.json").read_text())
     commands = {name: p["training"]["command"] for name, p in entry["training"]["joined"].items()}
     assert commands == {"maps": "run 1", "distance": "run 2"}
+    assert entry["training"]["held_out_operators"] == ["lens_blur"]
 
 
 def test_refusals_keep_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
