@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from relqa_loss.network._layout import channels_last
 from relqa_loss.network.pyramid import PYRAMID_BANDS, PixelPyramid
 
 _ONSET = 0.1  # learned magnitudes below this grow quadratically
@@ -144,13 +145,13 @@ class RadialDistance(nn.Module):
     def forward(self, error: Tensor, reference: Sequence[Tensor]) -> Tensor:
         """Error N×3×H×W (sides divisible by 16) → density N×1×H/4×W/4, non-negative."""
         bands = self.pyramid(error)
-        current = self.first(_channels_last(error), reference[0])
+        current = self.first(channels_last(error), reference[0])
         finest = F.avg_pool2d(onset(current).abs(), 2)
         signed = []
         for stage, features in zip(self.stages, reference[1:], strict=True):
             current = stage(current, features)
             signed.append(onset(current))
-        bands = tuple(_channels_last(band) for band in bands)
+        bands = tuple(channels_last(band) for band in bands)
         unsigned = [torch.cat([bands[0], finest], 1), bands[1], bands[2]]
         visible: Tensor | None = None
         density = error.new_zeros(())
@@ -168,12 +169,6 @@ class RadialDistance(nn.Module):
         return self.floor * sum(
             (band.sum(1).mean((1, 2)) for band in bands), start=error.new_zeros(len(error))
         )
-
-
-def _channels_last(image: Tensor) -> Tensor:
-    # Convolutions follow the layout of their input, and this one is the fastest; layouts that meet
-    # each other are the slowest.
-    return image.contiguous(memory_format=torch.channels_last)
 
 
 def _up(coarse: Tensor) -> Tensor:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from relqa_loss.network._layout import channels_last
 
 
 class _Stage(nn.Module):
@@ -47,15 +48,8 @@ class Encoder(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """``N×3×H×W`` (sides divisible by 16) → four feature maps."""
-        features = [
-            F.silu(
-                self.stem(
-                    F.pixel_unshuffle(
-                        _CONTRAST * image.contiguous(memory_format=torch.channels_last), 2
-                    )
-                )
-            )
-        ]
+        pixels = F.pixel_unshuffle(_CONTRAST * channels_last(image), 2)
+        features = [F.silu(self.stem(pixels))]
         for stage in self.stages:
             features.append(stage(features[-1]))
         return tuple(features)

@@ -38,9 +38,9 @@ class PixelPyramid(nn.Module):
 
     def forward(self, difference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``N×3×H×W`` → ``N×9×H/4×W/4`` (bands 1, 2, 4), ``N×3×H/8×W/8``, ``N×3×H/16×W/16``."""
-        matrix = self.opponent.to(difference.dtype)
-        # As a matrix product: three channels are too few for a convolution to be fast.
-        current = torch.matmul(matrix, difference.flatten(2)).view_as(difference)
+        # Not as a matrix product: its backward pass would be one too, and autocast would halve it.
+        matrix = self.opponent.to(difference.dtype)[:, :, None, None]
+        current = F.conv2d(difference.contiguous(), matrix)
         bands = []
         for _ in range(BANDS):
             coarse = self._coarser(current)

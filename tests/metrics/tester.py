@@ -390,7 +390,8 @@ def check_distributed(case: Case, found: Sequence[dict[str, Values]]) -> None:
     for rank, results in enumerate(found):
         assert results.keys() == {*expected, "local"}, f"rank {rank} did not finish"
         for kind, values in expected.items():
-            assert_close(results[kind], values, f"rank {rank}, {kind}", rtol=1e-5)
+            # Convolutions round differently in batches of other sizes; scores feel it most.
+            assert_close(results[kind], values, f"rank {rank}, {kind}", rtol=2e-5)
         share = case.batches[:1] if rank else case.batches[1:]
         assert_close(results["local"], case.expect(share), f"rank {rank}, own share")
 
