@@ -6,6 +6,7 @@ import importlib.util
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -44,6 +45,15 @@ SNIPPETS = [
     for page in PAGES
     for number, code in enumerate(_blocks(page, "python"))
 ]
+PEERS = {
+    "piq": "LPIPS",
+    "lpips": "LPIPS",
+    "torchmetrics.image.lpip": "LearnedPerceptualImagePatchSimilarity",
+}
+DIFFS = [
+    pytest.param(diff, id=name)
+    for diff, name in zip(_blocks(ROOT / "README.md", "diff"), PEERS, strict=True)
+]
 COMMANDS = [
     pytest.param(line, id=f"{page.stem}: {line.partition('#')[0].strip()}")
     for page in PAGES
@@ -62,6 +72,55 @@ def test_there_is_something_to_test() -> None:
 def test_snippets_run(code: str, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
     exec(compile(code, "<documentation>", "exec"), {"__name__": "snippet"})
+
+
+class _Peer(torch.nn.Module):
+    """In place of LPIPS, whose weights would be downloaded: its interface, and its range."""
+
+    def __init__(self, *, normalize: bool = False, net: str = "", reduction: str = "") -> None:
+        super().__init__()
+        self.low = -1.0 if net else 0.0
+        self.values: list[torch.Tensor] = []
+
+    def forward(self, preds: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        for least in (float(image.detach().min()) for image in (preds, target)):
+            assert least >= self.low
+            assert (least < 0) == (self.low < 0)
+        return (preds - target).square().mean()
+
+    def update(self, preds: torch.Tensor, target: torch.Tensor) -> None:
+        self.values.append(self(preds, target))
+
+    def compute(self) -> torch.Tensor:
+        return torch.stack(self.values).mean()
+
+
+@pytest.mark.parametrize("side", ["-", "+"])
+@pytest.mark.parametrize("diff", DIFFS)
+def test_both_sides_of_a_migration_run(
+    diff: str, side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, member in PEERS.items():
+        peer = ModuleType(name)
+        setattr(peer, member, _Peer)
+        monkeypatch.setitem(sys.modules, name, peer)
+    code = "".join(
+        line[1:] or "\n" for line in diff.splitlines(keepends=True) if line[0] in f"{side} \n"
+    )
+    names: dict[str, object] = {"__name__": "snippet"}
+    torch.manual_seed(0)
+    exec(compile(code, "<documentation>", "exec"), names)
+    value = names.get("loss", names.get("value"))
+    assert isinstance(value, torch.Tensor)
+    assert value.shape == ()
+    assert float(value) > 0
+    if "loss" in names:
+        preds = names["preds"]
+        assert isinstance(preds, torch.Tensor)
+        assert preds.grad is not None
+        assert bool(preds.grad.any())
+    module = (names.get("criterion") or names.get("metric")).__class__.__module__
+    assert module.startswith("relqa_loss") == (side == "+")
 
 
 @pytest.mark.parametrize("line", COMMANDS)
