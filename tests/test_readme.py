@@ -113,7 +113,7 @@ def test_both_sides_of_a_migration_run(
     value = names.get("loss", names.get("value"))
     assert isinstance(value, torch.Tensor)
     assert value.shape == ()
-    assert float(value) > 0
+    assert float(value.detach()) > 0
     if "loss" in names:
         preds = names["preds"]
         assert isinstance(preds, torch.Tensor)
