@@ -36,21 +36,30 @@ class Fact:
     Args:
         worse: Names of operators, or of :data:`EXTRA`.
         better: The same.
-        psnr: Range in dB in which it holds.
-        handicap: Up to how many dB the worse one may be ahead in PSNR, and is still worse.
+        psnr: Range in dB in which it holds; ``None`` where it holds at equal severity.
         source: Who found it.
+        handicap: Up to how many dB the worse one may be ahead in PSNR, and is still worse.
+        share: How often it is drawn, relative to the others. Some follow from little more than
+            what vision resolves, and need few examples.
     """
 
     worse: tuple[str, ...]
     better: tuple[str, ...]
-    psnr: tuple[float, float]
+    psnr: tuple[float, float] | None
     source: str
     handicap: float = 0.0
+    share: float = 1.0
 
 
 FACTS: tuple[Fact, ...] = (
-    Fact(_LOST_CONTRAST, _GAINED_CONTRAST, (21, 34), "Ponomarenko et al., CADSM 2011"),
-    Fact(_LOST_COLOUR, _GAINED_COLOUR, (24, 36), "Fedorovskaya et al., Color Res. Appl. 22 (1997)"),
+    Fact(_LOST_CONTRAST, _GAINED_CONTRAST, (21, 34), "Ponomarenko et al., CADSM 2011", share=2),
+    Fact(
+        _LOST_COLOUR,
+        _GAINED_COLOUR,
+        (24, 36),
+        "Fedorovskaya et al., Color Res. Appl. 22 (1997)",
+        share=2,
+    ),
     Fact(
         (*_NOISE, *_BLUR, *_CODECS, *_SEEN_NOISE),
         (*_SHIFTED_MEAN, *_GAINED_CONTRAST),
@@ -63,6 +72,14 @@ FACTS: tuple[Fact, ...] = (
         (18, 25.5),
         "Sheikh, Sabir and Bovik, IEEE Trans. Image Process. 15 (2006); "
         "Larson and Chandler, J. Electron. Imaging 19 (2010)",
+        share=5,
+    ),
+    Fact(
+        (*_BLUR, *_CODECS),
+        ("misplaced_patches",),
+        (20, 28),
+        "Ponomarenko et al., TID2008, Adv. Mod. Radioelectron. 10 (2009)",
+        share=2,
     ),
     Fact(
         _SEEN_NOISE,
@@ -83,18 +100,22 @@ FACTS: tuple[Fact, ...] = (
         (17, 36),
         "Wang and Bovik (2009); Ghildyal and Liu, ECCV 2022",
         handicap=4.0,
+        share=2,
     ),
     Fact(
         ("alien_block",),
         (*_NOISE, "high_frequency_noise", *_CODECS),
-        (35, 42),
+        (34, 42),
         "Larson and Chandler (2010): at high quality, what is visible at all",
+        share=4,
     ),
+    # Not at equal PSNR: its squares would be smaller than the blur.
     Fact(
-        ("pixelate",),
-        ("bilinear_resize", "bicubic_resize"),
-        (18, 30),
+        ("nearest_enlarged",),
+        ("bilinear_enlarged", "bicubic_enlarged"),
+        None,
         "Mitchell and Netravali, SIGGRAPH 1988",
+        share=2,
     ),
 )
 
@@ -119,25 +140,43 @@ def _translation(image: Tensor, severity: float, generator: torch.Generator) -> 
 def _alien_block(image: Tensor, severity: float, generator: torch.Generator) -> Tensor:
     """A square with a piece from elsewhere, or of one colour, and more of it as severity rises."""
     height, width = image.shape[-2:]
-    side = 4 + int(severity * min(height, width) / 3)
+    side = 2 + round(severity * min(height, width) / 4)
     spots = torch.rand(2, 2, generator=generator)
     colour = torch.rand(1, 3, 1, 1, generator=generator).round()
     corners = (spots * torch.tensor([height - side, width - side])).long().tolist()
     (top, left), (other_top, other_left) = corners
     piece = image[..., other_top : other_top + side, other_left : other_left + side]
-    if float(torch.rand(1, generator=generator)) < 0.5:
+    if float(torch.rand(1, generator=generator)) < 0.7:
         piece = colour.expand(1, 3, side, side)
     changed = image.clone()
     changed[..., top : top + side, left : left + side] = piece
     return changed
 
 
+def _enlarged(mode: str) -> Distort:
+    def distort(image: Tensor, severity: float, generator: torch.Generator) -> Tensor:
+        """From 1/2 to 1/4 of the resolution and back."""
+        size = [max(1, round(side / (2 + 2 * severity))) for side in image.shape[-2:]]
+        small = F.interpolate(image, size, mode="bicubic", antialias=True, align_corners=False)
+        corners = {} if mode == "nearest-exact" else {"align_corners": False}
+        return F.interpolate(small, image.shape[-2:], mode=mode, **corners)
+
+    return distort
+
+
 Distort = Callable[[Tensor, float, torch.Generator], Tensor]
 
-EXTRA: dict[str, Distort] = {"translation": _translation, "alien_block": _alien_block}
+EXTRA: dict[str, Distort] = {
+    "translation": _translation,
+    "alien_block": _alien_block,
+    "nearest_enlarged": _enlarged("nearest-exact"),
+    "bilinear_enlarged": _enlarged("bilinear"),
+    "bicubic_enlarged": _enlarged("bicubic"),
+}
 """What facts are about and the bank does not have."""
 
 _TRIALS = 7
+_DRAWS = 5
 _CLOSE = 0.3  # dB
 
 
@@ -155,7 +194,20 @@ def draw_pair(
         ``(worse, better)`` like ``image``, or ``None`` where a drawn operator does not reach the
         drawn PSNR on this photograph.
     """
-    fact = FACTS[int(torch.randint(len(FACTS), (1,), generator=generator))]
+    shares = torch.tensor([float(fact.share) for fact in FACTS])
+    fact = FACTS[int(torch.multinomial(shares, 1, generator=generator))]
+    # Not every operator reaches every PSNR on every photograph; another fact instead would leave
+    # the kinds of which that is true behind.
+    for _ in range(_DRAWS):
+        found = _draw(fact, image, operators, generator)
+        if found is not None:
+            return found
+    return None
+
+
+def _draw(
+    fact: Fact, image: Tensor, operators: Sequence[str], generator: torch.Generator
+) -> tuple[Tensor, Tensor] | None:
     allowed = {*operators, *EXTRA}
     sides = [[name for name in names if name in allowed] for names in (fact.worse, fact.better)]
     level, ahead, *picks = torch.rand(4, generator=generator).tolist()
@@ -163,24 +215,32 @@ def draw_pair(
     if not all(sides):
         return None
     worse, better = (side[int(pick * len(side))] for side, pick in zip(sides, picks, strict=True))
+    if fact.psnr is None:
+        return _at(image, worse, level, seed + 1), _at(image, better, level, seed)
     target = fact.psnr[0] + level * (fact.psnr[1] - fact.psnr[0])
     first = at_psnr(image, better, target, seed)
-    second = at_psnr(image, worse, target + ahead * fact.handicap, seed + 1)
+    second = (
+        None if first is None else at_psnr(image, worse, target + ahead * fact.handicap, seed + 1)
+    )
     return None if first is None or second is None else (second, first)
 
 
 def at_psnr(image: Tensor, name: str, target: float, seed: int) -> Tensor | None:
     """``image`` under an operator, at the severity whose PSNR is ``target`` in dB."""
-    distort: Distort = EXTRA[name] if name in EXTRA else get_operator(name)
     low, high = 0.0, 1.0
     best, gap = None, _CLOSE
     for _ in range(_TRIALS):
         severity = (low + high) / 2
-        changed = distort(image, severity, torch.Generator().manual_seed(seed))
-        changed = changed.clamp(0, 1).mul(255).round().div(255)
+        changed = _at(image, name, severity, seed)
         error = float((changed - image).square().mean())
         psnr = float("inf") if error == 0 else -10 * torch.tensor(error).log10().item()
         if abs(psnr - target) < gap:
             best, gap = changed, abs(psnr - target)
         low, high = (severity, high) if psnr > target else (low, severity)
     return best
+
+
+def _at(image: Tensor, name: str, severity: float, seed: int) -> Tensor:
+    distort: Distort = EXTRA[name] if name in EXTRA else get_operator(name)
+    changed = distort(image, severity, torch.Generator().manual_seed(seed))
+    return changed.clamp(0, 1).mul(255).round().div(255)

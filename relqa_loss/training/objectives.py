@@ -161,13 +161,13 @@ class Objectives(nn.Module):
         ranks = batch.ranks.flatten(0, 1)
         slope = self.log_slope.exp()
         terms = {
-            "ladder": _certain_loss(distance, batch.order, slope),
+            "ladder": certain_loss(distance, batch.order, slope),
             "consensus": _consensus_loss(flat, ranks, slope),
-            "anchor": _anchor_loss(plain, flat),
+            "anchor": anchor_loss(plain, flat),
         }
         if batch.facts is not None:
             known, _ = self._distances(batch.facts.reference, batch.facts.images)
-            terms["facts"] = _certain_loss(known, batch.facts.order, slope)
+            terms["facts"] = certain_loss(known, batch.facts.order, slope)
         return terms
 
     def _distances(self, reference: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -259,7 +259,7 @@ def _sign_loss(sign: Tensor, target: Tensor) -> Tensor:
     return _mean(F.softplus(-4 * sign * target.sign()), target.abs())
 
 
-def _certain_loss(distance: Tensor, order: Tensor, slope: Tensor) -> Tensor:
+def certain_loss(distance: Tensor, order: Tensor, slope: Tensor) -> Tensor:
     valid = (order != NO_ORDER).all(-1)
     safe = order.clamp(min=0)
     worse = torch.gather(distance, 1, safe[..., 0])
@@ -287,7 +287,7 @@ def _relative_loss(direction: Tensor, ranks: Tensor, first: Tensor, second: Tens
     return _mean(F.softplus(-4 * sign[first, second] * direction), confidence[first, second])
 
 
-def _anchor_loss(plain: Tensor, distance: Tensor) -> Tensor:
+def anchor_loss(plain: Tensor, distance: Tensor) -> Tensor:
     # The unit of the distance is free, so ranking alone would let the learned part outgrow the
     # fixed one, which is what brings an optimiser the last way to the reference.
     # A mean over the batch: kinds of distortion may differ in their shares, or none could count

@@ -137,9 +137,11 @@ class FactSetMaker:
         generator = torch.Generator().manual_seed(seed)
         pairs = IMAGES_PER_SET // 2
         drawn: list[tuple[Tensor, Tensor]] = []
-        for _ in range(3 * pairs):  # not every photograph reaches every drawn PSNR
+        for _ in range(3 * pairs):  # not every photograph admits every fact
+            if len(drawn) == pairs:
+                break
             found = draw_pair(crop[None], self.operators, generator)
-            if found is not None and len(drawn) < pairs:
+            if found is not None:
                 drawn.append(found)
         order = [(2 * index, 2 * index + 1) for index in range(len(drawn))]
         drawn += [(crop[None], crop[None])] * (pairs - len(drawn))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from relqa_loss.distortions import operator_names
+from relqa_loss.training import facts
 from relqa_loss.training.facts import EXTRA, FACTS, at_psnr, draw_pair
 from relqa_loss.training.sets import IMAGES_PER_SET, MARGIN, NO_ORDER, FactSetMaker
 
@@ -31,7 +32,8 @@ def test_facts_name_operators_that_exist() -> None:
     known = {*operator_names(), *EXTRA}
     for fact in FACTS:
         assert {*fact.worse, *fact.better} <= known
-        assert fact.psnr[0] < fact.psnr[1]
+        assert fact.psnr is None or fact.psnr[0] < fact.psnr[1]
+        assert fact.share > 0
         assert not {*fact.worse} & {*fact.better}
         assert fact.source
 
@@ -63,7 +65,10 @@ def test_a_whole_pixel_of_translation_moves_every_pixel_alike(crop: Tensor) -> N
     pytest.fail("no seed moved the image by one pixel along an axis")
 
 
-def test_pairs_have_equal_psnr_up_to_the_handicap(crop: Tensor) -> None:
+def test_pairs_have_equal_psnr_up_to_the_handicap(
+    crop: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facts, "FACTS", tuple(fact for fact in FACTS if fact.psnr is not None))
     generator = torch.Generator().manual_seed(0)
     most = max(fact.handicap for fact in FACTS)
     found = [draw_pair(crop[None], tuple(operator_names()), generator) for _ in range(40)]
@@ -74,9 +79,39 @@ def test_pairs_have_equal_psnr_up_to_the_handicap(crop: Tensor) -> None:
     assert any(abs(gap) < 0.6 for gap in gaps)
 
 
+def test_squares_and_blur_are_of_the_same_enlargement(
+    crop: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facts, "FACTS", tuple(fact for fact in FACTS if fact.psnr is None))
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(8):
+        pair = draw_pair(crop[None], (), generator)
+        assert pair is not None
+        changes = [float((each.diff(dim=-1) != 0).float().mean()) for each in pair]
+        # Nearest repeats pixels two to four times, so most neighbours are equal.
+        assert changes[0] < 0.55 < 0.8 < changes[1]
+        small = [torch.nn.functional.avg_pool2d(each, 16) for each in pair]
+        assert float((small[0] - small[1]).abs().mean()) < 0.02
+
+
+def test_shares_decide_how_often_a_fact_is_drawn(
+    crop: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[facts.Fact] = []
+    monkeypatch.setattr(facts, "_draw", lambda fact, *_: asked.append(fact) or (crop, crop))
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(4000):
+        draw_pair(crop[None], (), generator)
+    total = sum(fact.share for fact in FACTS)
+    for fact in FACTS:
+        assert asked.count(fact) / 4000 == pytest.approx(fact.share / total, abs=0.02)
+
+
 def test_without_operators_there_are_no_pairs(crop: Tensor) -> None:
     generator = torch.Generator().manual_seed(0)
-    assert all(draw_pair(crop[None], (), generator) is None for _ in range(20))
+    found = [draw_pair(crop[None], (), generator) for _ in range(20)]
+    # Only the facts that are about nothing in the bank are left.
+    assert sum(pair is None for pair in found) > 10
 
 
 def test_sets_say_which_images_are_pairs(crop: Tensor) -> None:

@@ -19,7 +19,6 @@ from relqa_loss.training.objectives import (
     Objectives,
     ObjectiveWeights,
     Pairs,
-    _certain_loss,
     _consensus_loss,
     _direction_loss,
     _map_loss,
@@ -28,6 +27,7 @@ from relqa_loss.training.objectives import (
     _relative_loss,
     _sign_loss,
     _type_loss,
+    certain_loss,
     consensus,
     log_distance,
 )
@@ -78,16 +78,16 @@ def test_consensus_reads_row_against_column() -> None:
 
 def test_ladder_is_cheaper_in_the_right_order() -> None:
     order = torch.tensor([[[1, 0], [2, 1], [NO_ORDER, NO_ORDER]]])
-    right = _certain_loss(torch.tensor([[0.1, 0.2, 0.4]]), order, SLOPE)
-    equal = _certain_loss(torch.tensor([[0.2, 0.2, 0.2]]), order, SLOPE)
-    wrong = _certain_loss(torch.tensor([[0.4, 0.2, 0.1]]), order, SLOPE)
+    right = certain_loss(torch.tensor([[0.1, 0.2, 0.4]]), order, SLOPE)
+    equal = certain_loss(torch.tensor([[0.2, 0.2, 0.2]]), order, SLOPE)
+    wrong = certain_loss(torch.tensor([[0.4, 0.2, 0.1]]), order, SLOPE)
     assert float(right) < float(equal) < float(wrong)
 
 
 def test_gaps_in_the_order_do_not_count() -> None:
     distance = torch.rand(2, 3).requires_grad_()
     nothing = torch.full((2, 4, 2), NO_ORDER)
-    loss = _certain_loss(distance, nothing, SLOPE)
+    loss = certain_loss(distance, nothing, SLOPE)
     assert float(loss.detach()) == 0
     loss.backward()
     assert distance.grad is not None
@@ -95,7 +95,7 @@ def test_gaps_in_the_order_do_not_count() -> None:
     order = torch.tensor([[[1, 0]], [[2, 1]]])
     padded = torch.cat([order, torch.full((2, 3, 2), NO_ORDER)], 1)
     torch.testing.assert_close(
-        _certain_loss(distance, padded, SLOPE), _certain_loss(distance, order, SLOPE)
+        certain_loss(distance, padded, SLOPE), certain_loss(distance, order, SLOPE)
     )
 
 
@@ -113,7 +113,7 @@ def test_consensus_loss_ignores_a_split_panel() -> None:
 
 def test_losses_push_distances_apart() -> None:
     distance = torch.tensor([[0.3, 0.3]]).requires_grad_()
-    _certain_loss(distance, torch.tensor([[[1, 0]]]), SLOPE).backward()
+    certain_loss(distance, torch.tensor([[[1, 0]]]), SLOPE).backward()
     assert distance.grad is not None
     assert float(distance.grad[0, 0]) > 0 > float(distance.grad[0, 1])
 
