@@ -66,8 +66,10 @@ def _further(pool: Pool) -> Tensor:
     return torch.stack(values)
 
 
-def pools(photos: Path, folder: Path, sets: int, wider: Path) -> tuple[Pool, Pool]:
-    """Ranked sets, and sets of facts, as ``relqa train`` makes them."""
+def pools(
+    photos: Path, folder: Path, sets: int, wider: Path, *, with_facts: bool
+) -> tuple[Pool, Pool]:
+    """Ranked sets, and sets of facts (only filled if asked for), as ``relqa train`` makes them."""
     found = find_photos(photos, "train", least_side=_CROP + MARGIN)
     spec = PoolSpec(
         photos=tuple(str(path) for path in found.files),
@@ -78,8 +80,9 @@ def pools(photos: Path, folder: Path, sets: int, wider: Path) -> tuple[Pool, Poo
     )
     ranked = Pool(spec, folder, sets)
     facts = Pool(replace(spec, members=(), seed=_FACTS_SEED, facts=True), folder, sets)
-    for pool in (ranked, facts):
-        pool.fill(2)
+    ranked.fill(2)
+    if with_facts:
+        facts.fill(2)
     return WiderPanel(ranked, wider), facts
 
 
@@ -183,7 +186,13 @@ def main() -> None:
     paths = {v: arguments.folder / f"{v.file}-{arguments.steps}.safetensors" for v in variants}
     if not all(path.is_file() for path in paths.values()):
         wider = arguments.folder / f"further-{arguments.sets}.safetensors"
-        data = pools(arguments.photos, arguments.pool_folder, arguments.sets, wider)
+        data = pools(
+            arguments.photos,
+            arguments.pool_folder,
+            arguments.sets,
+            wider,
+            with_facts=any(variant.facts for variant in variants),
+        )
         for variant, path in paths.items():
             if not path.is_file():
                 train(variant, data, arguments.steps, path)
