@@ -15,6 +15,7 @@ from relqa_loss.training.objectives import (
     anchor_loss,
     certain_loss,
     consensus,
+    facts_loss,
     log_distance,
 )
 from relqa_loss.training.panel import PANEL
@@ -114,7 +115,7 @@ class VariedObjectives(Objectives):
             terms["consensus"] = loss(distance, ranks, slope, variant)
         if variant.facts and batch.facts is not None:
             known, _ = self._distances(batch.facts.reference, batch.facts.images)
-            terms["facts"] = certain_loss(known, batch.facts.order, slope)
+            terms["facts"] = facts_loss(known, batch.facts.order)
         return terms
 
 

@@ -19,6 +19,7 @@ _PRESENT = 0.02  # least severity at which a channel counts as distorted
 _ANCHOR = 0.2  # least share of the plain error pyramid in the distance
 _RELATED = 4  # every fourth image of the ranked sets
 MAP_PARTS = ("network.mapper.", "network.direction_")
+_CLEAR = math.log(1.25)  # by how much a known order should show in the distances
 _KAPPA = 1e-3  # keeps the logarithm of near-threshold distances from ruling the ranking
 
 
@@ -40,7 +41,7 @@ class ObjectiveWeights:
     direction: float = 0.5
     relative: float = 0.3
     anchor: float = 2.0
-    facts: float = 0.5
+    facts: float = 1.5
 
 
 class Pairs(NamedTuple):
@@ -167,7 +168,7 @@ class Objectives(nn.Module):
         }
         if batch.facts is not None:
             known, _ = self._distances(batch.facts.reference, batch.facts.images)
-            terms["facts"] = certain_loss(known, batch.facts.order, slope)
+            terms["facts"] = facts_loss(known, batch.facts.order)
         return terms
 
     def _distances(self, reference: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -260,12 +261,27 @@ def _sign_loss(sign: Tensor, target: Tensor) -> Tensor:
 
 
 def certain_loss(distance: Tensor, order: Tensor, slope: Tensor) -> Tensor:
-    valid = (order != NO_ORDER).all(-1)
+    """For pairs whose order is beyond doubt: the farther apart the better."""
+    gap, valid = _gaps(distance, order)
+    return _mean(F.softplus(-slope * gap), valid)
+
+
+def facts_loss(distance: Tensor, order: Tensor) -> Tensor:
+    """For pairs of known order: apart by a clear step, and no more.
+
+    What is known is which one is worse, not by how much; that is left to the panel.
+    """
+    gap, valid = _gaps(distance, order)
+    return _mean(F.relu(_CLEAR - gap), valid)
+
+
+def _gaps(distance: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+    """log of worse over better for each pair of ``order``, and 1 where there is one."""
     safe = order.clamp(min=0)
     worse = torch.gather(distance, 1, safe[..., 0])
     better = torch.gather(distance, 1, safe[..., 1])
-    margin = slope * (log_distance(worse) - log_distance(better))
-    return _mean(F.softplus(-margin), valid.to(margin))
+    gap = log_distance(worse) - log_distance(better)
+    return gap, (order != NO_ORDER).all(-1).to(gap)
 
 
 def _consensus_loss(distance: Tensor, ranks: Tensor, slope: Tensor) -> Tensor:

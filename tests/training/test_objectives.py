@@ -29,6 +29,7 @@ from relqa_loss.training.objectives import (
     _type_loss,
     certain_loss,
     consensus,
+    facts_loss,
     log_distance,
 )
 from relqa_loss.training.sets import IMAGES_PER_SET, NO_ORDER
@@ -97,6 +98,18 @@ def test_gaps_in_the_order_do_not_count() -> None:
     torch.testing.assert_close(
         certain_loss(distance, padded, SLOPE), certain_loss(distance, order, SLOPE)
     )
+
+
+def test_facts_are_apart_by_a_clear_step_and_no_more() -> None:
+    order = torch.tensor([[[1, 0], [NO_ORDER, NO_ORDER]]])
+    distance = torch.tensor([[0.2, 0.3]]).requires_grad_()
+    loss = facts_loss(distance, order)
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert distance.grad is not None
+    assert not bool(distance.grad.any())
+    near, wrong = (facts_loss(torch.tensor([[0.2, far]]), order) for far in (0.22, 0.1))
+    assert 0 < float(near) < float(wrong)
 
 
 def test_consensus_loss_is_cheaper_in_the_panels_order() -> None:
