@@ -74,7 +74,7 @@ def pools(
     spec = PoolSpec(
         photos=tuple(str(path) for path in found.files),
         fingerprint=found.fingerprint,
-        operators=tuple(operator_names()),
+        operators=operator_names(),
         held_out=HELD_OUT,
         crop=_CROP,
     )

@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=24, help="photographs")
     parser.add_argument("--size", type=int, default=256, help="crop side")
     parser.add_argument("--severities", type=float, nargs="+", default=[0.3, 0.7])
-    parser.add_argument("--operators", nargs="+", default=tuple(operator_names()), metavar="NAME")
+    parser.add_argument("--operators", nargs="+", default=operator_names(), metavar="NAME")
     parser.add_argument("--out", type=Path, help="markdown file to write as well")
     parser.add_argument("--json", type=Path, help="figures as JSON")
     arguments = parser.parse_args()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Literal
 
@@ -124,9 +124,9 @@ def list_operators(channel: str | None = None) -> list[Operator]:
     return [op for op in _operators.values() if channel is None or op.channel == channel]
 
 
-def operator_names() -> Iterator[str]:
+def operator_names() -> tuple[str, ...]:
     """Names of all registered operators, in order of registration."""
-    return (operator.name for operator in list_operators())
+    return tuple(operator.name for operator in list_operators())
 
 
 def _unknown(name: str) -> str:

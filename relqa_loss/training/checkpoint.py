@@ -20,11 +20,18 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     temporary.replace(path)
 
 
-def load_checkpoint(path: Path, config: dict[str, Any]) -> dict[str, Any]:
+def load_checkpoint(
+    path: Path, config: dict[str, Any], data: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Read a checkpoint for the run described by ``config``.
 
+    Args:
+        path: As given to :func:`save_checkpoint`.
+        config: Settings of the run.
+        data: What the run is fed with: fingerprints of photographs, number of processes; not checked if ``None``.
+
     Raises:
-        ValueError: If it is damaged or belongs to a run with other settings.
+        ValueError: If it is damaged or belongs to a run with other settings or data.
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -39,5 +46,11 @@ def load_checkpoint(path: Path, config: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(
             f"{path} belongs to a run with other settings ({', '.join(changed)} differ); resume "
             "with the same settings or choose another --out"
+        )
+    before = state.get("data", data)
+    if data is not None and before != data:
+        raise ValueError(
+            f"{path} belongs to a run on other data: {before}, now {data}; resume with the same "
+            "photographs and number of processes, or choose another --out"
         )
     return state

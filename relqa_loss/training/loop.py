@@ -92,8 +92,8 @@ def train(
 
     Raises:
         ValueError: If ``out`` exists and ``resume`` is false, there is nothing to resume, the
-            checkpoint is of another run, there is no usable photograph, or an excluded operator
-            does not exist.
+            checkpoint is of another run or of other photographs, there is no usable photograph,
+            or an excluded operator does not exist.
         ImportError: If the extra ``train`` is not installed.
     """
     config = config or TrainConfig()
@@ -116,6 +116,10 @@ def train(
     fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, loggers=logger or [])
     fabric.launch()
     pools, found = _pools(photos, pool_folder, config)
+    data: dict[str, Any] = {split: folder.fingerprint for split, folder in found.items()}
+    data["processes"] = fabric.world_size
+    # Before the pools are filled: a run that cannot go on should not first make new ones.
+    state = load_checkpoint(state_path, config.to_dict(), data) if resume else None
     if fabric.local_rank == 0:
         for split, pool in pools.items():
             pool.fill(workers, lambda done, total, split=split: progress.pool(split, done, total))  # type: ignore[misc]
@@ -152,8 +156,7 @@ def train(
     averaged = AveragedWeights(network, config.average)
     step = 0
     seconds = 0.0
-    if resume:
-        state = load_checkpoint(state_path, config.to_dict())
+    if state is not None:
         objectives.load_state_dict(state["objectives"])
         optimiser.load_state_dict(state["optimiser"])
         averaged.load(state["averaged"])
@@ -167,6 +170,7 @@ def train(
                 state_path,
                 {
                     "config": config.to_dict(),
+                    "data": data,
                     "step": step,
                     "seconds": seconds + time.monotonic() - began,
                     "objectives": objectives.state_dict(),

@@ -71,7 +71,7 @@ def test_pairs_have_equal_psnr_up_to_the_handicap(
     monkeypatch.setattr(facts, "FACTS", tuple(fact for fact in FACTS if fact.psnr is not None))
     generator = torch.Generator().manual_seed(0)
     most = max(fact.handicap for fact in FACTS)
-    found = [draw_pair(crop[None], tuple(operator_names()), generator) for _ in range(40)]
+    found = [draw_pair(crop[None], operator_names(), generator) for _ in range(40)]
     pairs = [pair for pair in found if pair is not None]
     assert len(pairs) > 15
     gaps = [_psnr(worse, crop[None]) - _psnr(better, crop[None]) for worse, better in pairs]
@@ -115,7 +115,7 @@ def test_without_operators_there_are_no_pairs(crop: Tensor) -> None:
 
 
 def test_sets_say_which_images_are_pairs(crop: Tensor) -> None:
-    operators = tuple(operator_names())
+    operators = operator_names()
     made = [FactSetMaker(operators)(crop, seed) for seed in range(4)]
     known = 0
     for each in made:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 import torch
 import torch.utils.tensorboard  # importing these draws from the global generator
 from lightning.fabric import Fabric  # noqa: F401
+from PIL import Image
 from safetensors.torch import load_file
 
 from relqa_loss.network import ParityNetwork, load_pretrained
@@ -248,6 +250,19 @@ def test_resuming_with_other_settings_is_refused(whole: _Whole, photos: Path) ->
     with pytest.raises(ValueError, match=r"other settings \(rate differ\)"):
         _train(photos, whole.out, whole, resume=True, config=replace(CONFIG, rate=1e-3))
     assert (whole.out.read_bytes(), checkpoint_path(whole.out).read_bytes()) == before
+
+
+def test_resuming_with_other_photographs_is_refused(
+    whole: _Whole, photos: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "photos"
+    shutil.copytree(photos, other)
+    changed = next(path for path in sorted(other.iterdir()) if path.suffix == ".png")
+    Image.open(changed).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(changed)
+    pools = tmp_path / "pools"
+    with pytest.raises(ValueError, match="other data"):
+        _train(other, whole.out, whole, resume=True, pool_folder=pools)
+    assert not pools.exists()
 
 
 def test_damaged_checkpoint_is_named(whole: _Whole, photos: Path, tmp_path: Path) -> None:
