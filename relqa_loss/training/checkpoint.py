@@ -28,7 +28,8 @@ def load_checkpoint(
     Args:
         path: As given to :func:`save_checkpoint`.
         config: Settings of the run.
-        data: What the run is fed with: fingerprints of photographs, number of processes; not checked if ``None``.
+        data: What the run is fed with: fingerprints of photographs, number of processes. Not
+            checked if ``None``.
 
     Raises:
         ValueError: If it is damaged or belongs to a run with other settings or data.
