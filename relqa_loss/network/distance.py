@@ -19,26 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from relqa_loss.network._layout import channels_last
+from relqa_loss.network._layout import by_position, channels_last, space_to_depth
+from relqa_loss.network._lean import mean_magnitude, onset, saturated_sum
 from relqa_loss.network.pyramid import PYRAMID_BANDS, PixelPyramid
-
-_ONSET = 0.1  # learned magnitudes below this grow quadratically
-_LEAK = 0.1  # slope of a saturated magnitude, relative to a fresh one
-
-
-def saturate(magnitude: Tensor) -> Tensor:
-    """Increasing and concave for magnitudes ≥ 0, with slope 1.1 at zero and never below 0.1."""
-    return magnitude / (1 + magnitude) + _LEAK * magnitude
-
-
-def onset(error: Tensor) -> Tensor:
-    """Odd and increasing; quadratic where the magnitude is below ``_ONSET`` and linear above.
-
-    Without it the learned magnitudes have a kink wherever one of them is zero. They are more than
-    there are pixels, and an optimiser that sits in the valleys of some feels little of the others.
-    """
-    magnitude = error.abs()
-    return error * (magnitude / (magnitude + _ONSET))
 
 
 class _ErrorStage(nn.Module):
@@ -57,7 +40,7 @@ class _ErrorStage(nn.Module):
     def forward(self, error: Tensor, reference: Tensor) -> Tensor:
         error = self.reduce(error) * _bounded(self.gate(reference))
         mixed: Tensor = self.mix(error)
-        return error + mixed
+        return mixed.add_(error)
 
 
 class _FirstStage(nn.Module):
@@ -71,7 +54,8 @@ class _FirstStage(nn.Module):
         _init_gate(self.gate)
 
     def forward(self, error: Tensor, reference: Tensor) -> Tensor:
-        reduced: Tensor = self.reduce(F.pixel_unshuffle(error, 2))
+        weight = by_position(self.reduce.weight)
+        reduced = F.conv2d(space_to_depth(error), weight, padding=1)
         return reduced * _bounded(self.gate(reference))
 
 
@@ -83,7 +67,7 @@ def _init_gate(gate: nn.Conv2d) -> None:
 def _bounded(gate: Tensor) -> Tensor:
     # Bounded, so that no reference makes the distance explode; its sign may change, so that
     # products with the reference's own structure (is this a loss of contrast?) are possible.
-    return 2 * gate / (1 + gate.abs())
+    return (gate / gate.abs().add_(1)).mul_(2)
 
 
 class _Judgement(nn.Module):
@@ -101,15 +85,19 @@ class _Judgement(nn.Module):
         self, signed: Tensor, unsigned: Tensor, reference: Tensor, coarser: Tensor | None
     ) -> Tensor:
         """``N×width×h×w`` visible magnitudes, before saturation."""
-        parts = torch.cat([F.relu(signed), F.relu(-signed), unsigned], 1)
-        visible = F.conv2d(parts, F.softplus(self.blend))
+        # What is gained with its weight and what is lost with another is the same as magnitudes
+        # under the mean of both and signed values under half of the difference.
+        sizes = [signed.shape[1], signed.shape[1], unsigned.shape[1]]
+        more, less, plain = torch.split(F.softplus(self.blend), sizes, 1)
+        blend = torch.cat([(more - less) / 2, (more + less) / 2, plain], 1)
+        visible = F.conv2d(torch.cat([signed, signed.abs(), unsigned], 1), blend)
         if coarser is not None:
-            visible = visible + _up(coarser)
-        return visible * F.softplus(self.visibility(reference) + 0.5)
+            visible = visible.add_(_up(coarser))
+        return visible * F.softplus(self.visibility(reference).add_(0.5))
 
     def density(self, visible: Tensor) -> Tensor:
         """``N×1×h×w``: the contribution to the distance."""
-        return F.conv2d(saturate(visible), F.softplus(self.weigh))
+        return saturated_sum(visible, F.softplus(self.weigh))
 
 
 class RadialDistance(nn.Module):
@@ -145,8 +133,8 @@ class RadialDistance(nn.Module):
     def forward(self, error: Tensor, reference: Sequence[Tensor]) -> Tensor:
         """Error N×3×H×W (sides divisible by 16) → density N×1×H/4×W/4, non-negative."""
         bands = self.pyramid(error)
-        current = self.first(channels_last(error), reference[0])
-        finest = F.avg_pool2d(onset(current).abs(), 2)
+        current = self.first(error, reference[0])
+        finest = mean_magnitude(current)
         signed = []
         for stage, features in zip(self.stages, reference[1:], strict=True):
             current = stage(current, features)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from relqa_loss.network._layout import channels_last
+from relqa_loss.network._layout import by_position, space_to_depth
 
 
 class _Stage(nn.Module):
@@ -23,8 +24,8 @@ class _Stage(nn.Module):
         self.mix = nn.Conv2d(outputs, outputs, 3, padding=1)
 
     def forward(self, features: Tensor) -> Tensor:
-        reduced = F.silu(self.reduce(features))
-        return reduced + F.silu(self.mix(reduced))
+        reduced = _silu(self.reduce(features))
+        return _silu(self.mix(reduced)).add_(reduced)
 
 
 _CONTRAST = 4.0
@@ -48,8 +49,14 @@ class Encoder(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """``N×3×H×W`` (sides divisible by 16) → four feature maps."""
-        pixels = F.pixel_unshuffle(_CONTRAST * channels_last(image), 2)
-        features = [F.silu(self.stem(pixels))]
+        # A power of two: exact, and shorter on the weights than on the pixels.
+        weight = _CONTRAST * by_position(self.stem.weight)
+        features = [_silu(F.conv2d(space_to_depth(image), weight, self.stem.bias, padding=1))]
         for stage in self.stages:
             features.append(stage(features[-1]))
         return tuple(features)
+
+
+def _silu(values: Tensor) -> Tensor:
+    # In place where nothing will ask for what was there.
+    return F.silu(values, inplace=not (torch.is_grad_enabled() and values.requires_grad))

@@ -309,4 +309,7 @@ def _prepared(image: Tensor | Encoding) -> Encoding:
 def _pad(image: Tensor) -> Tensor:
     height, width = image.shape[-2:]
     # Centred before padding, so that the padding is mid-grey in both images: no difference.
-    return F.pad(image - 0.5, (0, -width % _GRID, 0, -height % _GRID))
+    centred = image - 0.5
+    if not torch.compiler.is_compiling() and height % _GRID == 0 == width % _GRID:
+        return centred  # padding by nothing would copy
+    return F.pad(centred, (0, -width % _GRID, 0, -height % _GRID))

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import Function
+
+from relqa_loss.network._precision import full_precision
 
 BANDS = 4
 """Bands at strides 1, 2, 4 and 8; the low-pass rest at stride 16 comes on top."""
@@ -40,32 +45,94 @@ class PixelPyramid(nn.Module):
         """``N×3×H×W`` → ``N×9×H/4×W/4`` (bands 1, 2, 4), ``N×3×H/8×W/8``, ``N×3×H/16×W/16``."""
         # Not as a matrix product: its backward pass would be one too, and autocast would halve it.
         matrix = self.opponent.to(difference.dtype)[:, :, None, None]
-        current = F.conv2d(difference.contiguous(), matrix)
-        bands = []
-        for _ in range(BANDS):
-            coarse = self._coarser(current)
-            up = F.interpolate(coarse, scale_factor=2.0, mode="nearest")
-            bands.append((current - up).abs())
+        fine, middle, rest, *_ = _Bands.apply(difference.contiguous(), matrix)
+        return fine, middle, rest
+
+
+class _Bands(Function):
+    """The pyramid with its backward pass, which needs the signs of the bands and nothing else."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(difference: Tensor, matrix: Tensor) -> tuple[Tensor, ...]:
+        current = F.conv2d(difference, matrix)
+        bands, signs = [], []
+        for level in range(BANDS):
+            coarse = _coarser(current)
+            # One buffer is what would be there, then its magnitude: new memory costs more than
+            # arithmetic.
+            buffer = _up(coarse)
+            band = current.sub_(buffer)
+            magnitude = buffer.copy_(band).abs_()
+            for _ in range(_GATHER - level):
+                magnitude = _sum_blocks(magnitude).mul_(0.25)
+            bands.append(magnitude)
+            signs.append(band.sign_().to(torch.int8))
             current = coarse
-        fine = [F.avg_pool2d(bands[0], 4), F.avg_pool2d(bands[1], 2), bands[2]]
-        return torch.cat(fine, 1), bands[3], current.abs()
+        signs.append(current.sign().to(torch.int8))
+        fine = torch.cat(bands[: _GATHER + 1], 1)
+        return (fine, bands[-1], current.abs_(), *signs)
 
-    def _coarser(self, image: Tensor) -> Tensor:
-        """Half the resolution, by means over 4×4 pixels.
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, ...]) -> None:
+        signs = output[3:]
+        ctx.save_for_backward(inputs[1], *signs)
+        ctx.mark_non_differentiable(*signs)
 
-        Windows overlap so that no period of the grid goes unseen at the next level. At the border
-        the mean is over what there is, so that constants stay constant.
-        """
-        # ``avg_pool2d(image, 4, 2, 1, count_include_pad=False)``, for a fraction of its time.
-        padded = F.pad(image, (1, 1, 1, 1))
-        even, odd = torch.unflatten(padded, -2, (-1, 2)).unbind(-2)
-        rows = even + odd
-        rows = rows[..., :-1, :] + rows[..., 1:, :]
-        even, odd = torch.unflatten(rows, -1, (-1, 2)).unbind(-1)
-        columns = even + odd
-        sums = columns[..., :-1] + columns[..., 1:]
-        height, width = (_shares(sums, side) for side in sums.shape[-2:])
-        return sums * (height[:, None] * width)
+    @staticmethod
+    def backward(
+        ctx: Any, fine: Tensor, middle: Tensor, rest: Tensor, *_: Tensor
+    ) -> tuple[Tensor, None]:
+        matrix, *signs = ctx.saved_tensors
+        grads = [*torch.split(fine, fine.shape[1] // (_GATHER + 1), 1), middle]
+        grad = rest * signs[-1]
+        for level in reversed(range(BANDS)):
+            band = grads[level]
+            for _halving in range(_GATHER - level):
+                band = _up(0.25 * band)
+            band = band * signs[level]
+            grad = band + _coarser_adjoint(grad - _sum_blocks(band))
+        with full_precision(grad):  # a backward pass may be called under autocast
+            return F.conv2d(grad, matrix.transpose(0, 1)), None
+
+
+_GATHER = 2  # the bands at strides 1, 2 and 4 meet on the grid of the last
+
+
+def _coarser(image: Tensor) -> Tensor:
+    """Half the resolution, by means over 4×4 pixels.
+
+    Windows overlap so that no period of the grid goes unseen at the next level. At the border
+    the mean is over what there is, so that constants stay constant.
+    """
+    # ``avg_pool2d(image, 4, 2, 1, count_include_pad=False)``, for a fraction of its time.
+    blocks = _sum_blocks(F.pad(image, (1, 1, 1, 1)))
+    rows = blocks[..., :-1, :] + blocks[..., 1:, :]
+    sums = rows[..., :-1] + rows[..., 1:]
+    return sums * _shares_of(sums)
+
+
+def _coarser_adjoint(grad: Tensor) -> Tensor:
+    grad = F.pad(grad * _shares_of(grad), (1, 1, 1, 1))
+    rows = grad[..., :-1, :] + grad[..., 1:, :]
+    return _up(rows[..., :-1] + rows[..., 1:])[..., 1:-1, 1:-1]
+
+
+def _sum_blocks(image: Tensor) -> Tensor:
+    """Sums over blocks of 2×2: ``4 * avg_pool2d(image, 2)``, for a fraction of its time."""
+    rows = image[..., ::2, :] + image[..., 1::2, :]
+    return rows[..., ::2] + rows[..., 1::2]
+
+
+def _up(image: Tensor) -> Tensor:
+    """Twice the resolution by repetition, for half the time of ``interpolate``."""
+    return image.repeat_interleave(2, -1).repeat_interleave(2, -2)
+
+
+def _shares_of(sums: Tensor) -> Tensor:
+    height, width = (_shares(sums, side) for side in sums.shape[-2:])
+    return height[:, None] * width
 
 
 def _shares(like: Tensor, size: int) -> Tensor:

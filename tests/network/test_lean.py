@@ -1,0 +1,145 @@
+"""Steps with a backward pass of their own, against the formulas that they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from relqa_loss.network._layout import by_position, space_to_depth
+from relqa_loss.network._lean import LEAK, ONSET, mean_magnitude, onset, saturated_sum
+from relqa_loss.network.pyramid import PixelPyramid
+
+Function = Callable[[Tensor], Tensor]
+WEIGHTS = torch.rand(1, 6, 1, 1, generator=torch.Generator().manual_seed(1)).double()
+
+
+def plain_onset(error: Tensor) -> Tensor:
+    return error * error.abs() / (error.abs() + ONSET)
+
+
+def plain_sum(visible: Tensor) -> Tensor:
+    saturated = visible / (1 + visible) + LEAK * visible
+    return (saturated * WEIGHTS).sum(1, keepdim=True)
+
+
+def plain_pyramid(difference: Tensor) -> Tensor:
+    """By ``avg_pool2d`` and ``interpolate``, everything on the grid at stride 4, flat."""
+    matrix = PixelPyramid().opponent.double()
+    current = torch.einsum("oi,nihw->nohw", matrix, difference)
+    found = []
+    for level in range(4):
+        coarse = F.avg_pool2d(current, 4, 2, 1, count_include_pad=False)
+        band = (current - F.interpolate(coarse, scale_factor=2.0, mode="nearest")).abs()
+        found.append(F.avg_pool2d(band, max(1, 4 >> level)))
+        current = coarse
+    return torch.cat([each.flatten(1) for each in (*found, current.abs())], 1)
+
+
+def pyramid(difference: Tensor) -> Tensor:
+    fine, *rest = PixelPyramid().double()(difference)
+    return torch.cat([each.flatten(1) for each in (*fine.split(3, 1), *rest)], 1)
+
+
+CASES = {
+    "onset": (onset, plain_onset, 6),
+    "mean magnitude": (
+        mean_magnitude,
+        lambda error: F.avg_pool2d(plain_onset(error).abs(), 2),
+        6,
+    ),
+    "saturated sum": (lambda error: saturated_sum(error.abs(), WEIGHTS),
+                      lambda error: plain_sum(error.abs()), 6),
+    "pyramid": (pyramid, plain_pyramid, 3),
+}  # fmt: skip
+
+
+def sample(channels: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return 0.3 * torch.randn(2, channels, 32, 48, generator=generator, dtype=torch.float64)
+
+
+@pytest.fixture(params=CASES, ids=lambda name: name.replace(" ", "-"))
+def case(request: pytest.FixtureRequest) -> tuple[Function, Function, Tensor]:
+    ours, plain, channels = CASES[request.param]
+    return ours, plain, sample(channels)
+
+
+def test_values_and_gradients(case: tuple[Function, Function, Tensor]) -> None:
+    ours, plain, error = case
+    error.requires_grad_()
+    values, wanted = ours(error), plain(error)
+    torch.testing.assert_close(values, wanted)
+    weight = torch.randn(values.shape, generator=torch.Generator().manual_seed(2)).double()
+    (grad,) = torch.autograd.grad(values, error, weight)
+    (wanted_grad,) = torch.autograd.grad(wanted, error, weight)
+    torch.testing.assert_close(grad, wanted_grad)
+
+
+def test_channels_beside_one_another_make_no_difference(
+    case: tuple[Function, Function, Tensor],
+) -> None:
+    ours, _, error = case
+    other = error.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(ours(other), ours(error))
+
+
+def test_second_derivatives(case: tuple[Function, Function, Tensor]) -> None:
+    ours, plain, error = case
+    error.requires_grad_()
+
+    def twice(function: Function) -> Tensor:
+        (grad,) = torch.autograd.grad(function(error).square().sum(), error, create_graph=True)
+        (second,) = torch.autograd.grad(grad.square().sum(), error)
+        return second
+
+    torch.testing.assert_close(twice(ours), twice(plain))
+
+
+def test_function_transforms(case: tuple[Function, Function, Tensor]) -> None:
+    ours, _, error = case
+
+    def loss(image: Tensor) -> Tensor:
+        return ours(image[None]).square().sum()
+
+    together = torch.func.vmap(torch.func.grad(loss))(error)
+    alone = torch.stack([torch.func.grad(loss)(image) for image in error])
+    torch.testing.assert_close(together, alone)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_no_gradient_at_zero(name: str) -> None:
+    ours, _, channels = CASES[name]
+    error = torch.zeros(1, channels, 32, 32, dtype=torch.float64, requires_grad=True)
+    ours(error).sum().backward()
+    assert error.grad is not None
+    assert not bool(error.grad.any())
+
+
+def test_weights_of_the_sum_learn() -> None:
+    visible = sample(6).abs()
+    assert torch.autograd.gradcheck(
+        lambda weights: saturated_sum(visible, weights), WEIGHTS.clone().requires_grad_()
+    )
+
+
+def test_backward_pass_under_autocast_is_in_full_precision() -> None:
+    error = sample(3).float().requires_grad_()
+    grads = []
+    for enabled in (False, True):
+        fine, _, _ = PixelPyramid()(error)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            grads += torch.autograd.grad(fine.sum(), error)
+    assert torch.equal(*grads)
+
+
+def test_space_to_depth_is_pixel_unshuffle_in_another_order() -> None:
+    image = sample(3)
+    weight = torch.randn(5, 12, 3, 3, generator=torch.Generator().manual_seed(3)).double()
+    wanted = F.conv2d(F.pixel_unshuffle(image, 2), weight, padding=1)
+    found = F.conv2d(space_to_depth(image), by_position(weight), padding=1)
+    torch.testing.assert_close(found, wanted)
+    assert space_to_depth(image).is_contiguous(memory_format=torch.channels_last)
