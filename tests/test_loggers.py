@@ -1,0 +1,193 @@
+"""Signed maps in real loggers, read back from what they wrote; and how seldom they are drawn."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from relqa_loss import loggers
+from relqa_loss.loggers import MapLogger, Picture, log_relation
+
+
+@pytest.fixture
+def pair() -> tuple[Tensor, Tensor]:
+    target = torch.rand(3, 3, 64, 48, generator=torch.Generator().manual_seed(0))
+    return 0.7 * target, target
+
+
+class Memory:
+    """A logger that is a function."""
+
+    def __init__(self) -> None:
+        self.pictures: dict[tuple[str, int], Picture] = {}
+
+    def __call__(self, tag: str, picture: Picture, step: int) -> None:
+        self.pictures[tag, step] = picture
+
+
+def expected(pair: tuple[Tensor, Tensor], step: int = 7, **options: Any) -> Picture:
+    memory = Memory()
+    log_relation(memory, *pair, step, **options)
+    return memory.pictures["relqa/0", step]
+
+
+def test_pictures_are_of_the_pair(pair: tuple[Tensor, Tensor]) -> None:
+    memory = Memory()
+    log_relation(memory, *pair, 7, images=2, tag="val")
+    assert list(memory.pictures) == [("val/0", 7), ("val/1", 7)]
+    first, second = memory.pictures.values()
+    assert first.dtype == np.uint8
+    assert first.ndim == 3
+    assert first.shape[2] == 3
+    assert first.shape == second.shape
+    assert np.abs(first.astype(int) - second).max() > 50
+    same = expected((pair[1], pair[1]))
+    assert np.abs(same.astype(int) - expected(pair)).max() > 50
+
+
+def test_other_ranges_give_the_same_picture(pair: tuple[Tensor, Tensor]) -> None:
+    wide = (255 * pair[0], 255 * pair[1])
+    difference = expected(wide, data_range=255.0).astype(int) - expected(pair)
+    assert np.abs(difference).mean() < 0.1
+
+
+def test_values_outside_the_range_and_graphs_are_no_obstacle(pair: tuple[Tensor, Tensor]) -> None:
+    memory = Memory()
+    log_relation(memory, (2 * pair[0]).requires_grad_(), pair[1], 0)
+    assert len(memory.pictures) == 1
+
+
+def test_tensorboard(pair: tuple[Tensor, Tensor], tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with SummaryWriter(tmp_path) as writer:
+        log_relation(writer, *pair, 7)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    [event] = events.Images("relqa/0")
+    assert event.step == 7
+    picture = np.asarray(Image.open(io.BytesIO(event.encoded_image_string)).convert("RGB"))
+    assert np.array_equal(picture, expected(pair))
+
+
+def test_lightning(pair: tuple[Tensor, Tensor], tmp_path: Path) -> None:
+    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logger = TensorBoardLogger(tmp_path, name="", version="run")
+    MapLogger(logger)(*pair, 7)
+    logger.finalize("success")
+    events = EventAccumulator(str(tmp_path / "run")).Reload()
+    assert [event.step for event in events.Images("relqa/0")] == [7]
+    with pytest.raises(TypeError, match=r"SummaryWriter.*got \w*ExperimentWriter"):
+        MapLogger(CSVLogger(tmp_path))
+
+
+def test_wandb_offline(
+    pair: tuple[Tensor, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    with wandb.init(mode="offline", dir=str(tmp_path), project="test") as run:
+        run.log({"loss": 1.0}, step=100)
+        log_relation(run, *pair, 7)  # earlier than the latest step
+        folder = Path(run.dir)
+        summary = dict(run.summary)
+    [file] = (folder / "media" / "images" / "relqa").glob("*.png")
+    assert np.array_equal(np.asarray(Image.open(file).convert("RGB")), expected(pair))
+    assert summary["relqa/step"] == 7
+
+
+def test_mlflow(
+    pair: tuple[Tensor, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    mlflow.set_tracking_uri((tmp_path / "runs").as_uri())
+    with mlflow.start_run() as run:
+        log_relation(mlflow, *pair, 7)
+        mlflow.flush_artifact_async_logging()
+    folder = tmp_path / "runs" / "0" / run.info.run_id / "artifacts" / "images"
+    files = [file for file in folder.iterdir() if file.suffix == ".png"]
+    assert len(files) == 1
+    assert re.search(r"step\W7\W", files[0].name)
+    assert np.array_equal(np.asarray(Image.open(files[0]).convert("RGB")), expected(pair))
+
+
+def test_what_takes_no_pictures_is_refused(pair: tuple[Tensor, Tensor]) -> None:
+    with pytest.raises(TypeError, match=r"SummaryWriter.*got int"):
+        log_relation(3, *pair, 0)
+    with pytest.raises(ValueError, match="images must be at least 1"):
+        log_relation(Memory(), *pair, 0, images=0)
+    with pytest.raises(ValueError, match="every"):
+        MapLogger(Memory(), every=0)
+    with pytest.raises(ValueError, match="share"):
+        MapLogger(Memory(), share=0)
+
+
+class Clock:
+    """Time passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(loggers, "time", clock)
+    return clock
+
+
+def test_drawings_take_no_more_than_their_share(
+    pair: tuple[Tensor, Tensor], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spent = 0.0
+
+    def draw(*_: Any, **__: Any) -> None:
+        nonlocal spent
+        cost = 0.5 + (clock.now % 3) / 3  # now quicker, now slower
+        clock.now += cost
+        spent += cost
+
+    monkeypatch.setattr(loggers, "log_relation", draw)
+    maps = MapLogger(Memory(), share=0.05)
+    drawn = []
+    for step in range(3000):
+        drawn.append(maps(*pair, step))
+        clock.now += 0.1
+    assert drawn[0]
+    assert 8 <= sum(drawn) <= 30
+    assert spent / clock.now <= 0.05 + 1.5 / clock.now
+
+
+def test_every(pair: tuple[Tensor, Tensor], clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loggers, "log_relation", lambda *_, **__: None)
+    maps = MapLogger(Memory(), every=10, share=1.0)
+    assert [step for step in range(35) if maps(*pair, step)] == [0, 10, 20, 30]
+
+
+def test_sitting_out_touches_no_image(clock: Clock) -> None:
+    # Not even their shape: these are not images.
+    maps = MapLogger(Memory(), every=10)
+    assert not maps(None, None, 3)  # type: ignore[arg-type]
+    assert not MapLogger(None)(None, None, 0)  # type: ignore[arg-type]
+
+
+def test_options_reach_the_drawing(pair: tuple[Tensor, Tensor]) -> None:
+    memory = Memory()
+    assert MapLogger(memory, tag="maps", images=3)(*pair, 1)
+    assert [tag for tag, _ in memory.pictures] == ["maps/0", "maps/1", "maps/2"]
