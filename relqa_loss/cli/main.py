@@ -12,7 +12,17 @@ from relqa_loss._version import __version__
 
 # Each module has ``add_parser(subparsers)`` and imports anything heavy inside its handler only,
 # so that ``relqa --help`` is quick.
-_COMMANDS = ("score", "maps", "select", "evaluate", "calibrate", "engine", "demo", "train")
+_COMMANDS = (
+    "score",
+    "maps",
+    "select",
+    "evaluate",
+    "calibrate",
+    "engine",
+    "export",
+    "demo",
+    "train",
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,0 +1,76 @@
+"""Exported programs give what the network gives, whatever the size of batch and images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from relqa_loss.export import GRID, export_onnx, export_program
+from relqa_loss.network import find_weights, load_pretrained
+
+SHAPES = [(1, 3, 32, 32), (3, 3, 128, 80), (2, 3, 96, 160)]
+
+
+def pair(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(sum(shape))
+    target = torch.rand(shape, generator=generator)
+    noise = 0.1 * torch.randn(shape, generator=generator)
+    return (target + noise).clamp(0, 1), target
+
+
+@torch.no_grad()
+def expected(preds: Tensor, target: Tensor) -> dict[str, Tensor]:
+    return dict(load_pretrained()(target, preds)._asdict())
+
+
+@pytest.mark.slow
+def test_programs_of_torch_take_any_size() -> None:
+    program = export_program(outputs=["score", "distance"]).module()
+    for shape in SHAPES:
+        preds, target = pair(shape)
+        score, distance = program(preds, target)
+        wanted = expected(preds, target)
+        torch.testing.assert_close(score, wanted["score"], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(distance, wanted["distance"], atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_onnx_takes_any_size(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    path = export_onnx(tmp_path / "new" / "relqa.onnx")
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for shape in SHAPES:
+        preds, target = pair(shape)
+        found = session.run(None, {"preds": preds.numpy(), "target": target.numpy()})
+        wanted = expected(preds, target)
+        for name, values in zip(("distance", "score", "maps"), found, strict=True):
+            assert np.abs(values - wanted[name].numpy()).max() < 1e-4, name
+    model = onnx.load(str(path))
+    onnx.checker.check_model(model)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert metadata["relqa_loss.weights"] == find_weights("relqa-base").version
+    assert metadata["relqa_loss.channels"].split(",") == list(load_pretrained().channels)
+    assert [output.name for output in model.graph.output] == ["distance", "score", "maps"]
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="exists"):
+        export_onnx(path)
+    assert path.read_bytes() == before
+
+
+def test_wrong_requests_are_refused(tmp_path: Path) -> None:
+    for outputs in (["distances"], [], ["maps", "maps"]):
+        with pytest.raises(ValueError, match="outputs must be some of"):
+            export_program(outputs=outputs)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"must end in \.onnx"):
+        export_onnx(tmp_path / "network.pt")
+
+
+def test_sides_are_on_the_grid_of_the_network() -> None:
+    network = load_pretrained()
+    assert network.encode(torch.rand(1, 3, GRID + 1, 2 * GRID)).image.shape[-2:] == (32, 32)
