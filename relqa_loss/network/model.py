@@ -202,12 +202,25 @@ class ParityNetwork(nn.Module):
         self, streams: Streams, size: tuple[int, int], weight: Tensor | None = None
     ) -> Tensor:
         """Which of the two images is better, in [−1, 1]: odd, and free of the magnitude."""
-        gate = torch.sigmoid(self.direction_gate(streams.even))
-        evidence = _wide(self.direction_head(streams.odd * gate))
+        evidence = self.evidence(streams)
         if weight is not None:
             weight, _ = _spread(weight.to(evidence.dtype), size, evidence.shape[-2:])
             evidence = evidence * (weight / _positive(weight.mean((1, 2, 3), keepdim=True)))
         return prevailing_sign(evidence)
+
+    def evidence(self, streams: Streams) -> Tensor:
+        """Cell by cell, which image is the better one: odd, N×1×h×w on the padded grid."""
+        gate = torch.sigmoid(self.direction_gate(streams.even))
+        return _wide(self.direction_head(streams.odd * gate))
+
+    def density(self, reference: Encoding, pixels: Tensor) -> Tensor:
+        """What the distance pools: non-negative, N×1×h×w on the padded grid."""
+        return _wide(self.error(pixels - reference.image, reference.features)) * self.scale
+
+    def pooled(self, mean: Tensor, power: Tensor) -> Tensor:
+        """The distance, from the mean of the density and of its square."""
+        rms = torch.sqrt(power + _RMS_EPS**2) - _RMS_EPS
+        return mean + F.softplus(self.peak) * rms
 
     def _steering(
         self, maps: Tensor, channel_weights: Tensor | None
@@ -237,7 +250,7 @@ class ParityNetwork(nn.Module):
         steering: tuple[Tensor, Tensor] | None,
         weight: Tensor | None,
     ) -> Tensor:
-        density = _wide(self.error(pixels - reference.image, reference.features)) * self.scale
+        density = self.density(reference, pixels)
         if steering is not None:
             density = density * steering[0] + steering[1]
         if weight is None:
@@ -251,8 +264,7 @@ class ParityNetwork(nn.Module):
             weight, total = _spread(weight.to(density.dtype), reference.size, density.shape[-2:])
             mean = (weight * density).sum((1, 2, 3)) / total
             power = (weight * density.square()).sum((1, 2, 3)) / total
-        rms = torch.sqrt(power + _RMS_EPS**2) - _RMS_EPS
-        return mean + F.softplus(self.peak) * rms
+        return self.pooled(mean, power)
 
     @staticmethod
     def _crop(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -266,8 +278,12 @@ def prevailing_sign(evidence: Tensor) -> Tensor:
     It is near ±1 as soon as one side clearly prevails, so that the score of a clear case follows
     the distance and nothing else.
     """
-    balance = evidence.mean((1, 2, 3)) / (evidence.abs().mean((1, 2, 3)) + 1e-6)
-    return (1 + _SURE) * odd_softsign(balance, _SURE)
+    return sharpened(evidence.mean((1, 2, 3)), evidence.abs().mean((1, 2, 3)))
+
+
+def sharpened(mean: Tensor, magnitude: Tensor) -> Tensor:
+    """:func:`prevailing_sign`, from the mean of the evidence and of its magnitude."""
+    return (1 + _SURE) * odd_softsign(mean / (magnitude + 1e-6), _SURE)
 
 
 def _wide(values: Tensor) -> Tensor:

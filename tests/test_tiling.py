@@ -1,0 +1,68 @@
+"""Pieces add up to the whole."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from relqa_loss import relate
+from relqa_loss.tiling import measure_in_tiles
+
+
+def pair(height: int, width: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Smooth and noisy parts, and a distortion that is stronger on one side."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(2, 3, 9, 9, generator=generator)
+    target = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic")
+    target = target + 0.1 * torch.randn(target.shape, generator=generator)
+    ramp = torch.linspace(0, 0.3, width)
+    noise = ramp * torch.randn(target.shape, generator=generator)
+    return tuple(x.clamp(0, 1) for x in (0.9 * target + noise, target))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "tile"),
+    [(512, 640, 256), (417, 555, 192), (300, 1000, 304), (64, 64, 1024), (289, 273, 272)],
+)
+def test_pieces_add_up_to_the_whole(height: int, width: int, tile: int) -> None:
+    preds, target = pair(height, width)
+    whole = relate(preds, target)
+    seen: list[tuple[int, int]] = []
+    found = measure_in_tiles(
+        preds, target, tile=tile, progress=lambda done, total: seen.append((done, total))
+    )
+    torch.testing.assert_close(found.distance, whole.distance, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(found.score, whole.score, atol=1e-6, rtol=2e-5)
+    pieces = -(-height // tile) * -(-width // tile)
+    assert seen == [(done, pieces) for done in range(1, pieces + 1)]
+
+
+def test_without_a_margin_they_would_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relqa_loss.tiling.MARGIN", 0)
+    preds, target = pair(256, 256)
+    found = measure_in_tiles(preds, target, tile=64)
+    gap = (found.distance / relate(preds, target).distance - 1).abs()
+    assert float(gap.max()) > 1e-4
+
+
+def test_eight_bits_grey_and_identity() -> None:
+    preds, target = ((255 * x).to(torch.uint8)[:, :1] for x in pair(256, 300))
+    found = measure_in_tiles(preds, target, tile=128, data_range=255)
+    whole = relate(preds, target, data_range=255)
+    torch.testing.assert_close(found.distance, whole.distance, atol=1e-6, rtol=1e-5)
+    same = measure_in_tiles(target, target, tile=128, data_range=255)
+    assert not bool(same.distance.any())
+    assert not bool(same.score.any())
+
+
+def test_what_cannot_be_measured_is_refused() -> None:
+    preds, target = pair(128, 128)
+    with pytest.raises(ValueError, match="multiple of 16"):
+        measure_in_tiles(preds, target, tile=100)
+    with pytest.raises(ValueError, match=r"shape|size"):
+        measure_in_tiles(preds[..., :64], target)
+    with pytest.raises(ValueError, match="data_range"):
+        measure_in_tiles(2 * preds, target, tile=64)
+    with pytest.raises(TypeError):
+        measure_in_tiles(preds.numpy(), target)  # type: ignore[arg-type]
