@@ -124,6 +124,40 @@ def test_mlflow(
     assert np.array_equal(np.asarray(Image.open(files[0]).convert("RGB")), expected(pair))
 
 
+def test_wandb_through_lightning(
+    pair: tuple[Tensor, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = pytest.importorskip("wandb")
+    from lightning.pytorch.loggers import WandbLogger
+
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    with wandb.init(mode="offline", dir=str(tmp_path), project="test") as run:
+        assert MapLogger(WandbLogger(experiment=run), tag="val/maps")(*pair, 7)
+        folder = Path(run.dir)
+        assert run.summary["val/step"] == 7
+    [file] = (folder / "media" / "images" / "val").glob("maps/*.png")
+    assert np.array_equal(np.asarray(Image.open(file).convert("RGB")), expected(pair))
+
+
+def test_mlflow_through_lightning(
+    pair: tuple[Tensor, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    from lightning.pytorch.loggers import MLFlowLogger
+
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    logger = MLFlowLogger(tracking_uri=(tmp_path / "runs").as_uri())
+    assert MapLogger(logger)(*pair, 7)
+    mlflow.flush_artifact_async_logging()
+    [folder] = (tmp_path / "runs").glob(f"*/{logger.run_id}/artifacts/images")
+    [file] = folder.glob("*.png")
+    assert re.search(r"step\W7\W", file.name)
+    assert np.array_equal(np.asarray(Image.open(file).convert("RGB")), expected(pair))
+    assert mlflow.active_run() is None  # nothing went to a run beside the logger's
+
+
 def test_what_takes_no_pictures_is_refused(pair: tuple[Tensor, Tensor]) -> None:
     with pytest.raises(TypeError, match=r"SummaryWriter.*got int"):
         log_relation(3, *pair, 0)
