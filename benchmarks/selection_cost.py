@@ -124,9 +124,9 @@ def main() -> None:
     report = "\n\n".join(
         [
             table(header, rows),
-            f"{arguments.images} images of {arguments.size}². Scoring alone is {TARGET:.0%} where the "
-            f"network's pass takes {1000 * even:.0f} ms per image; deciding grows with the weights "
-            "that it writes. Processor time of one thread, "
+            f"{arguments.images} images of {arguments.size}². Scoring alone is {TARGET:.0%} where "
+            f"the network's pass takes {1000 * even:.0f} ms per image; deciding grows with the "
+            "weights that it writes. Processor time of one thread, "
             f"the least of {arguments.repeats}. " + provenance(find_weights().version),
         ]
     )
