@@ -3,8 +3,8 @@
     python benchmarks/selection_breakdown.py --json runs/selection.json [--folder runs/selection]
 
 Reads what ``selection.py --json`` wrote and the judges' values that it kept. Judged on the images
-that the choice was not made on. "the judges themselves" choose by their consensus on the images that
-the criteria saw: what a criterion that is the judges would lose on others.
+that the choice was not made on. "the judges themselves" choose by their consensus on the images
+that the criteria saw: what a criterion that is the judges would lose on others.
 """
 
 from __future__ import annotations
