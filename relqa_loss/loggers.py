@@ -111,7 +111,7 @@ class MapLogger:
             raise ValueError(f"every must be at least 1, got {every}")
         if not 0 < share <= 1:
             raise ValueError(f"share must be in (0, 1], got {share}")
-        self._log = None if logger is None else _writer(logger)
+        self._log = None if logger is None or _of_another_process(logger) else _writer(logger)
         self._every, self._share, self._options = every, share, options
         self._rest_until = -float("inf")
 
@@ -124,6 +124,12 @@ class MapLogger:
         spent = time.monotonic() - began
         self._rest_until = began + spent / self._share
         return True
+
+
+def _of_another_process(logger: Any) -> bool:
+    """Whether it is a logger of Lightning that throws away what it gets."""
+    experiment = getattr(logger, "experiment", None)
+    return type(experiment).__name__ == "_DummyExperiment"
 
 
 Write = Callable[[str, Picture, int], None]

@@ -224,6 +224,17 @@ def test_sitting_out_touches_no_image(clock: Clock) -> None:
     assert not MapLogger(None)(None, None, 0)  # type: ignore[arg-type]
 
 
+def test_processes_without_a_logger_of_their_own_do_not_draw(
+    pair: tuple[Tensor, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    monkeypatch.setattr(loggers, "log_relation", lambda *_, **__: pytest.fail("drawn"))
+    assert not MapLogger(TensorBoardLogger(tmp_path))(*pair, 0)
+
+
 def test_options_reach_the_drawing(pair: tuple[Tensor, Tensor]) -> None:
     memory = Memory()
     assert MapLogger(memory, tag="maps", images=3)(*pair, 1)
