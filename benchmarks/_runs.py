@@ -191,7 +191,10 @@ def evaluate(run: Path, tests: list[Tensor], weights: str, tag: str) -> dict[str
             with torch.no_grad():
                 relation = relate(image[None], clean[None], weights=weights)
             signed = relation.maps[0].mean((1, 2)).tolist()
-            values = {"distance": float(relation.distance), **dict(zip(CHANNELS, signed))}
+            values = {
+                "distance": float(relation.distance),
+                **dict(zip(CHANNELS, signed, strict=True)),
+            }
             for name, value in values.items():
                 own.setdefault(name, []).append(value)
         write_atomically(profiled, json.dumps(own).encode())

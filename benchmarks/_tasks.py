@@ -24,7 +24,9 @@ class Task(NamedTuple):
     compresses: bool = False
 
 
-def _strengths(count: int, low: float, high: float, test: float | None, g: torch.Generator) -> Tensor:
+def _strengths(
+    count: int, low: float, high: float, test: float | None, g: torch.Generator
+) -> Tensor:
     drawn = low + (high - low) * torch.rand(count, generator=g)
     return drawn if test is None else torch.full((count,), test)
 
@@ -128,9 +130,7 @@ def network_for(task: Task, width: int, blocks: int) -> nn.Module:
     return Codec(width, width) if task.compresses else RestorerTask(width, blocks)
 
 
-def crops(
-    photos: list[Tensor], count: int, side: int, generator: torch.Generator
-) -> Tensor:
+def crops(photos: list[Tensor], count: int, side: int, generator: torch.Generator) -> Tensor:
     """Random crops of 8-bit photographs (3×H×W), flipped and turned: N×3×side×side in [0, 1]."""
 
     def draw(limit: int) -> int:

@@ -34,7 +34,7 @@ from relqa_loss.network import find_weights
 from relqa_loss.training.photos import find_photos, random_crop, read_photo
 
 LOSSES = (*RIVALS, OURS, "SpatialMapWeightedLoss", "LPIPS + L1")
-STEPS = {"denoise": 250, "upscale": 250, "deblur": 250, "codec": 600}
+STEPS = {"denoise": 250, "upscale": 250, "deblur": 250, "codec": 400}
 ONE_SEED = frozenset({"deblur", "codec"})
 LEFT_OUT = 32  # train photographs that --tune judges on
 
