@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -234,7 +233,7 @@ def main() -> None:
         parser.error(f"unknown or unavailable: {sorted(unknown)}; there are {sorted(field)}")
     chosen = {n: f for n, f in field.items() if n in (arguments.losses or field)}
     photos = torch.stack(photographs(arguments.photos, arguments.size, arguments.count, seed=11))
-    operators = operator_names()[: arguments.operators]
+    operators = tuple(operator_names())[: arguments.operators]
     figures: dict[str, dict] = {}
     pictures: dict[str, list[Tensor]] = {}
     for name, distance in chosen.items():
@@ -317,8 +316,15 @@ def render(figures: dict[str, dict], photos: Tensor) -> str:
         "#### Line scans and gradients\n\nCosine of descent with the way back to the reference, "
         "for distorted images and for noise of one level; ratio of the gradient's norms there.\n\n"
         + table(
-            ("loss", "monotone", "local minima", "operators that fail")
-            + ("cosine", "cosine near identity", "norm near / far"),
+            (
+                "loss",
+                "monotone",
+                "local minima",
+                "operators that fail",
+                "cosine",
+                "cosine near identity",
+                "norm near / far",
+            ),
             rows,
         )
     )
@@ -358,8 +364,6 @@ def render(figures: dict[str, dict], photos: Tensor) -> str:
         "#### Best and worst image of equal error\n\n"
         + table(("loss", "worst value / best", "PSNR of best / worst"), rows)
     )
-    medians = [each["gradients"]["cosine"] for each in figures.values()]
-    parts.append(f"Median cosine over all losses: {statistics.median(medians):.3f}.")
     return "\n\n".join(parts)
 
 

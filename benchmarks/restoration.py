@@ -169,7 +169,7 @@ def sheet(path: Path, shown: dict[str, dict[str, list[Tensor]]], side: int = 96)
     )
     for axis in axes.flat:
         axis.axis("off")
-    for line, (task, number, columns) in zip(axes, rows, strict=True):
+    for line, (task, _, columns) in zip(axes, rows, strict=True):
         for axis, (name, image) in zip(line, columns.items(), strict=False):
             top, left = ((length - side) // 2 for length in image.shape[-2:])
             piece = image[:, top : top + side, left : left + side]
