@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -94,14 +95,14 @@ def build_loss(name: str, weights: str | os.PathLike[str]) -> nn.Module:
         "L2": nn.MSELoss,
         "MS-SSIM + L1": MixedMsSsim,
         OURS: lambda: RelationalLoss(**ours),
-        "RelationalLoss + .3 L1": lambda: WithL1(RelationalLoss(**ours), 0.3),
-        "RelationalLoss + L1": lambda: WithL1(RelationalLoss(**ours), 1.0),
-        "RelationalLoss + 3 L1": lambda: WithL1(RelationalLoss(**ours), 3.0),
         "SpatialMapWeightedLoss": lambda: SpatialMapWeightedLoss(**ours),
         "LPIPS + L1": lambda: WithL1(_Lpips(), 1.0),
     }
+    mixed = re.fullmatch(rf"{OURS} \+ ([0-9.]+) L1", name)
+    if mixed:
+        return WithL1(RelationalLoss(**ours), float(mixed[1]))
     if name not in makers:
-        raise ValueError(f"unknown loss {name!r}; known: {', '.join(makers)}")
+        raise ValueError(f"unknown loss {name!r}; known: {', '.join(makers)}, {OURS} + NUMBER L1")
     return makers[name]()
 
 

@@ -36,7 +36,7 @@ from relqa_loss.training.photos import find_photos, random_crop, read_photo
 LOSSES = (*RIVALS, OURS, "SpatialMapWeightedLoss", "LPIPS + L1")
 STEPS = {"denoise": 250, "upscale": 250, "deblur": 250, "codec": 400}
 ONE_SEED = frozenset({"deblur", "codec"})
-LEFT_OUT = 32  # train photographs that --tune judges on
+LEFT_OUT = 16  # train photographs that --tune judges on
 
 Figures = dict[str, list[list[float]]]
 """By figure: one list per seed, one value per photograph."""

@@ -236,6 +236,39 @@ def test_half_precision_outputs_are_taken(loss: Loss, dtype: torch.dtype) -> Non
     torch.testing.assert_close(value, loss(preds, target), rtol=0.02, atol=0)
 
 
+@pytest.mark.parametrize("kind", ["constant", "identical", "black", "white", "apart", "outside"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_no_image_gives_a_gradient_that_is_not_finite(
+    loss: Loss, dtype: torch.dtype, kind: str
+) -> None:
+    noise = images(6, 2, 3, 32, 40)
+    black, white = torch.zeros_like(noise), torch.ones_like(noise)
+    preds, target = {
+        "constant": (black + 0.4, black + 0.6),
+        "identical": (noise, noise),
+        "black": (black, black),
+        "white": (white, white),
+        "apart": (black, white),
+        "outside": (40 * noise - 20, noise),
+    }[kind]
+    loss.on_out_of_range = "ignore"
+    layer = nn.Conv2d(3, 3, 1, bias=False)
+    layer.weight.data = torch.eye(3)[:, :, None, None]
+    leaf = preds.clone().requires_grad_()
+    # As in training under AMP: the last layer of a network answers in half precision.
+    with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+        output = layer(leaf)
+        value = loss(output, target)
+    assert output.dtype == dtype
+    value.backward()
+    assert value.isfinite()
+    assert leaf.grad is not None
+    assert leaf.grad.isfinite().all()
+    assert (leaf.grad != 0).any() == (
+        kind in {"constant", "apart", "outside"} or dtype.itemsize < 4
+    )
+
+
 def test_a_parents_half_keeps_the_weights(loss: Loss) -> None:
     before = loss(*pair())
     nn.Sequential(loss).half().bfloat16().to(torch.float16)
