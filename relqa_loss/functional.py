@@ -564,13 +564,18 @@ def weighted_values(
                 maps = maps * factors[:, None, None]
             visible = maps.abs().sum(1, keepdim=True)
             error = error * (1 + map_gain * upsample_maps(visible, (height, width)))
-        if weight is None:
-            values = error.mean((1, 2, 3))
-        else:
-            share = weight.to(error.dtype).expand(error.shape[0], -1, -1, -1)
-            total = share.sum((1, 2, 3))
-            values = (share * error).sum((1, 2, 3)) / torch.where(total > 0, total, 1.0)
+        values = weighted_mean(error, weight)
         return values if distance is None else values + relational_weight * distance
+
+
+def weighted_mean(error: Tensor, weight: Tensor | None) -> Tensor:
+    """The mean of every image's N×C×H×W errors, weighted by N×1×H×W; 0 where all weights are."""
+    error = error.mean(1, keepdim=True)
+    if weight is None:
+        return error.mean((1, 2, 3))
+    share = weight.to(error.dtype).expand(error.shape[0], -1, -1, -1)
+    total = share.sum((1, 2, 3))
+    return (share * error).sum((1, 2, 3)) / torch.where(total > 0, total, 1.0)
 
 
 def encode_pair(

@@ -29,11 +29,16 @@ from relqa_loss.functional import (
     encode_reference,
     fresh_network,
     preference_values,
+    weighted_mean,
     weighted_values,
 )
 from relqa_loss.network._precision import full_precision
 from relqa_loss.network.model import LEAST_SHARE, Encoding, Relation
 from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, find_weights
+
+
+PIXEL_WEIGHT = 0.0
+"""Of the mean absolute error beside the distance, by default: measured in ``docs/recipes.md``."""
 
 
 class _Loss(nn.Module):
@@ -125,9 +130,12 @@ class _Loss(nn.Module):
 class RelationalLoss(_Loss):
     """The perceptual distance between an image and its reference, to be minimised.
 
-    ``loss ≥ c · mean|preds − target| / data_range`` for every pair (c is :attr:`floor`), so it is
-    zero only at identity and needs no further pixel loss. The image is encoded only if channels
-    are weighted, so that is what weighting costs. The module is frozen: ``parameters()``
+    ``distance + pixel_weight · mean|preds − target| / data_range``. Of these the distance alone is
+    at least ``c · mean|preds − target| / data_range`` for every pair (c is :attr:`floor`) and zero
+    only at identity: the pixel term is not there to make it safe but to make networks learn
+    faster, above all to remove noise (``docs/recipes.md``). ``pixel_weight=0`` leaves the
+    distance alone, as :func:`relqa_loss.relational_distance` gives it. The image is encoded only
+    if channels are weighted, so that is what weighting costs. The module is frozen: ``parameters()``
     and ``state_dict()`` are empty, ``train()`` changes nothing, ``half()`` keeps it in float32,
     autocast is off inside. The idea follows "Pixel Perfect" (arXiv 2605.02863); the architecture
     is this library's own.
@@ -137,6 +145,8 @@ class RelationalLoss(_Loss):
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"``.
         channel_weights: Factors on channels' shares of the distance, such as
             ``{"noise": 2.0, "ringing": 0.5}``; 1 for those not named.
+        pixel_weight: Weight of the mean absolute error beside the distance. It sees values that
+            ``"clamp"`` would cut, so that these keep a gradient.
         on_out_of_range: ``"raise"`` (one synchronisation with the GPU per call), ``"clamp"`` (no
             gradient outside the range) or ``"ignore"`` (for networks with unbounded output).
             Values are not checked while compiling, exporting or under ``vmap``.
@@ -170,9 +180,12 @@ class RelationalLoss(_Loss):
         data_range: float = 1.0,
         reduction: Reduction = "mean",
         channel_weights: Mapping[str, float] | None = None,
+        pixel_weight: float = PIXEL_WEIGHT,
         on_out_of_range: OnOutOfRange = "raise",
         weights: str | os.PathLike[str] = DEFAULT_WEIGHTS,
     ) -> None:
+        if not 0 <= pixel_weight < float("inf"):
+            raise ValueError(f"pixel_weight must be finite and non-negative, got {pixel_weight!r}")
         super().__init__(
             data_range=data_range,
             reduction=reduction,
@@ -180,14 +193,19 @@ class RelationalLoss(_Loss):
             on_out_of_range=on_out_of_range,
             weights=weights,
         )
+        self.pixel_weight = pixel_weight
 
     def forward(self, preds: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-        """The reduced distance of ``preds`` from ``target``."""
+        """The reduced loss of ``preds`` against ``target``."""
         image, reference = self._prepare(preds, target)
         cells = prepare_weight(weight, reference)
         with full_precision(reference):
             encoded = encode_reference(self.network, reference)
             values = self.network.distance(encoded, image, self.factors, cells)
+            if self.pixel_weight:
+                raw = preds.to(image.dtype) / self.data_range
+                wanted = target.to(image.dtype) / self.data_range
+                values = values + self.pixel_weight * weighted_mean((raw - wanted).abs(), weight)
         return reduce_batch(values, self.reduction)
 
     def relation(self, preds: Tensor, target: Tensor, weight: Tensor | None = None) -> Relation:
@@ -255,7 +273,15 @@ class RelationalLoss(_Loss):
         cells = prepare_weight(weight, image)
         with full_precision(image):
             values = self.network.distance(encoding, image, self.factors, cells)
+            if self.pixel_weight:
+                raw = preds.to(image.dtype) / self.data_range
+                height, width = encoding.size
+                wanted = encoding.image[..., :height, :width] + 0.5  # it was centred and padded
+                values = values + self.pixel_weight * weighted_mean((raw - wanted).abs(), weight)
         return reduce_batch(values, self.reduction)
+
+    def _options(self) -> str:
+        return f"pixel_weight={self.pixel_weight:g}, {super()._options()}"
 
 
 class SpatialMapWeightedLoss(_Loss):

@@ -14,7 +14,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from relqa_loss import RelationalLoss, SpatialMapWeightedLoss
+from relqa_loss import RelationalLoss, SpatialMapWeightedLoss, relational_distance
 from relqa_loss.network import find_weights
 
 Loss = RelationalLoss | SpatialMapWeightedLoss
@@ -160,6 +160,36 @@ def test_clamped_values_keep_the_gradient_of_the_base() -> None:
     assert (grad[:, :, :8] > 0).all()
     _, grad = gradient(RelationalLoss(on_out_of_range="ignore"), preds, target)
     assert grad[:, :, :8].abs().max() > 0
+
+
+@pytest.mark.parametrize("channels", [3, 1])
+def test_the_pixel_term_is_added(channels: int) -> None:
+    alone, mixed = RelationalLoss(pixel_weight=0), RelationalLoss(pixel_weight=7.0)
+    preds, target = images(8, 2, 2, channels, 45, 61)
+    error = (preds - target).abs()
+    torch.testing.assert_close(mixed(preds, target), alone(preds, target) + 7 * error.mean())
+    torch.testing.assert_close(alone(preds, target), relational_distance(preds, target))
+    weight = images(9, 2, 1, 45, 61)
+    share = weight / weight.sum((1, 2, 3), keepdim=True)
+    torch.testing.assert_close(
+        mixed(preds, target, weight),
+        alone(preds, target, weight) + 7 * (error.mean(1, keepdim=True) * share).sum() / 2,
+    )
+    torch.testing.assert_close(mixed.distance_to(mixed.encode(target), preds), mixed(preds, target))
+    white = RelationalLoss(pixel_weight=7.0, data_range=255.0)
+    torch.testing.assert_close(white(255 * preds, 255 * target), mixed(preds, target))
+    assert "pixel_weight=7" in repr(mixed)
+    with pytest.raises(ValueError, match="pixel_weight"):
+        RelationalLoss(pixel_weight=-1.0)
+
+
+def test_the_pixel_term_brings_overshoot_back() -> None:
+    preds, target = pair()
+    preds[:, :, :8] += 2
+    for amount in (0.0, 7.0):
+        loss = RelationalLoss(pixel_weight=amount, on_out_of_range="clamp")
+        _, grad = gradient(loss, preds, target)
+        assert bool((grad[:, :, :8] > 0).all()) == (amount > 0)
 
 
 def test_weight(loss: Loss) -> None:
