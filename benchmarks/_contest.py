@@ -95,12 +95,13 @@ def build_loss(name: str, weights: str | os.PathLike[str]) -> nn.Module:
         "L2": nn.MSELoss,
         "MS-SSIM + L1": MixedMsSsim,
         OURS: lambda: RelationalLoss(**ours),
+        "distance alone": lambda: RelationalLoss(pixel_weight=0.0, **ours),
         "SpatialMapWeightedLoss": lambda: SpatialMapWeightedLoss(**ours),
         "LPIPS + L1": lambda: WithL1(_Lpips(), 1.0),
     }
     mixed = re.fullmatch(rf"{OURS} \+ ([0-9.]+) L1", name)
     if mixed:
-        return WithL1(RelationalLoss(**ours), float(mixed[1]))
+        return RelationalLoss(pixel_weight=float(mixed[1]), **ours)
     if name not in makers:
         raise ValueError(f"unknown loss {name!r}; known: {', '.join(makers)}, {OURS} + NUMBER L1")
     return makers[name]()
@@ -108,7 +109,7 @@ def build_loss(name: str, weights: str | os.PathLike[str]) -> nn.Module:
 
 def is_ours(name: str) -> bool:
     """Whether a loss depends on the weights under test."""
-    return name.startswith(("Relational", "SpatialMap"))
+    return name.startswith(("Relational", "SpatialMap", "distance"))
 
 
 class Judged(NamedTuple):

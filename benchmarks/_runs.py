@@ -39,6 +39,8 @@ class Settings:
     """Fingerprint of the photographs trained on."""
     weights: str = ""
     """Start of the hash of our weights, for losses that use them."""
+    options: str = ""
+    """Of such losses: their defaults may change."""
 
     @property
     def key(self) -> str:
@@ -93,14 +95,16 @@ def train(
     Raises:
         _contest.Unavailable: If the loss needs weights that are not here.
     """
+    measure = (loss or build_loss(settings.loss, weights)).to(device)
     if is_ours(settings.loss):
-        settings = replace(settings, weights=find_weights(weights).sha256[:8])
+        options = str(getattr(measure, "version", "")).partition("(")[2]
+        digest = find_weights(weights).sha256[:8]
+        settings = replace(settings, weights=digest, options=options)
     run = folder / settings.key
     record = run / "record.json"
     if record.is_file():
         return run
     task = TASKS[settings.task]
-    measure = (loss or build_loss(settings.loss, weights)).to(device)
     generator = torch.Generator().manual_seed(settings.seed)
     times, curve = [], []
     with torch.random.fork_rng():

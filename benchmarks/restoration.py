@@ -33,7 +33,7 @@ from torch import Tensor
 from relqa_loss.network import find_weights
 from relqa_loss.training.photos import find_photos, random_crop, read_photo
 
-LOSSES = (*RIVALS, OURS, "SpatialMapWeightedLoss", "LPIPS + L1")
+LOSSES = (*RIVALS, OURS, "distance alone", "SpatialMapWeightedLoss", "LPIPS + L1")
 STEPS = {"denoise": 250, "upscale": 250, "deblur": 250, "codec": 400}
 ONE_SEED = frozenset({"deblur", "codec"})
 LEFT_OUT = 16  # train photographs that --tune judges on
@@ -186,7 +186,10 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--losses", nargs="+", default=list(LOSSES))
     parser.add_argument(
-        "--once", nargs="*", default=["SpatialMapWeightedLoss"], help="losses with one seed only"
+        "--once",
+        nargs="*",
+        default=["distance alone", "SpatialMapWeightedLoss"],
+        help="losses with one seed only",
     )
     parser.add_argument("--seeds", type=int, default=3, help="for denoise and upscale")
     parser.add_argument("--weights", default="relqa-base", help="shipped name or path")

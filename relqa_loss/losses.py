@@ -36,7 +36,6 @@ from relqa_loss.network._precision import full_precision
 from relqa_loss.network.model import LEAST_SHARE, Encoding, Relation
 from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, find_weights
 
-
 PIXEL_WEIGHT = 0.0
 """Of the mean absolute error beside the distance, by default: measured in ``docs/recipes.md``."""
 
@@ -135,9 +134,9 @@ class RelationalLoss(_Loss):
     only at identity: the pixel term is not there to make it safe but to make networks learn
     faster, above all to remove noise (``docs/recipes.md``). ``pixel_weight=0`` leaves the
     distance alone, as :func:`relqa_loss.relational_distance` gives it. The image is encoded only
-    if channels are weighted, so that is what weighting costs. The module is frozen: ``parameters()``
-    and ``state_dict()`` are empty, ``train()`` changes nothing, ``half()`` keeps it in float32,
-    autocast is off inside. The idea follows "Pixel Perfect" (arXiv 2605.02863); the architecture
+    if channels are weighted, so that is what weighting costs. The module is frozen:
+    ``parameters()`` and ``state_dict()`` are empty, ``train()`` changes nothing, ``half()`` keeps
+    it in float32, autocast is off inside. The idea follows "Pixel Perfect" (arXiv 2605.02863); the architecture
     is this library's own.
 
     Args:
