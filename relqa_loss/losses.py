@@ -136,8 +136,8 @@ class RelationalLoss(_Loss):
     distance alone, as :func:`relqa_loss.relational_distance` gives it. The image is encoded only
     if channels are weighted, so that is what weighting costs. The module is frozen:
     ``parameters()`` and ``state_dict()`` are empty, ``train()`` changes nothing, ``half()`` keeps
-    it in float32, autocast is off inside. The idea follows "Pixel Perfect" (arXiv 2605.02863); the architecture
-    is this library's own.
+    it in float32, autocast is off inside. The idea follows "Pixel Perfect" (arXiv 2605.02863); the
+    architecture is this library's own.
 
     Args:
         data_range: The value of white; required for integer images (255 for uint8).
