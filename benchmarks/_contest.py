@@ -62,6 +62,25 @@ class WithL1(nn.Module):
         return value
 
 
+class Ramped(nn.Module):
+    """So much of L1 from the first step on, and a distance that comes in by and by."""
+
+    def __init__(self, distance: nn.Module, amount: float) -> None:
+        super().__init__()
+        self.distance = distance
+        self.amount = amount
+        self.share = 1.0
+        """Of the distance; set from outside as training goes on."""
+
+    @property
+    def version(self) -> str:
+        return f"{self.distance.version}, ramped with {self.amount:g} L1"
+
+    def forward(self, preds: Tensor, target: Tensor) -> Tensor:
+        value: Tensor = self.amount * F.l1_loss(preds, target)
+        return value + self.share * self.distance(preds, target) if self.share else value
+
+
 class _Lpips(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -99,11 +118,15 @@ def build_loss(name: str, weights: str | os.PathLike[str]) -> nn.Module:
         "SpatialMapWeightedLoss": lambda: SpatialMapWeightedLoss(**ours),
         "LPIPS + L1": lambda: WithL1(_Lpips(), 1.0),
     }
-    mixed = re.fullmatch(rf"{OURS} \+ ([0-9.]+) L1", name)
+    mixed = re.fullmatch(rf"{OURS} \+ ([0-9.]+) L1(, ramped)?", name)
+    if mixed and mixed[2]:
+        return Ramped(RelationalLoss(pixel_weight=0.0, **ours), float(mixed[1]))
     if mixed:
         return RelationalLoss(pixel_weight=float(mixed[1]), **ours)
     if name not in makers:
-        raise ValueError(f"unknown loss {name!r}; known: {', '.join(makers)}, {OURS} + NUMBER L1")
+        raise ValueError(
+            f"unknown loss {name!r}; known: {', '.join(makers)}, {OURS} + NUMBER L1[, ramped]"
+        )
     return makers[name]()
 
 

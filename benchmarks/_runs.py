@@ -11,13 +11,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from _contest import build_loss, is_ours, judge
+from _contest import Ramped, build_loss, is_ours, judge
 from _tasks import TASKS, Output, crops, network_for
 from torch import Tensor, nn
 
 from relqa_loss import CHANNELS, relate
 from relqa_loss._files import write_atomically
 from relqa_loss.network import find_weights
+
+
+_RAMP = 0.6  # share of the steps over which a ramped distance comes in
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Settings:
     rate: float = 2e-3
     bits: float = 0.6
     """Bits per pixel that codecs are held to while training."""
+    precision: str = "float32"
+    """Of autocast around network and loss: ``"bfloat16"`` or none."""
     photos: str = ""
     """Fingerprint of the photographs trained on."""
     weights: str = ""
@@ -121,9 +126,16 @@ def train(
             )
             for group in optimiser.param_groups:
                 group["lr"] = settings.rate * schedule(step / settings.steps)
+            if isinstance(measure, Ramped):
+                measure.share = min(1.0, step / (_RAMP * settings.steps))
             began = time.perf_counter()
-            output: Output = network(given)
-            distortion = measure(output.images, clean)
+            with torch.autocast(
+                device.partition(":")[0],
+                dtype=torch.bfloat16,
+                enabled=settings.precision == "bfloat16",
+            ):
+                output: Output = network(given)
+                distortion = measure(output.images, clean)
             total = distortion
             if output.rate is not None:
                 total = control(distortion, output.rate.mean())
