@@ -19,7 +19,6 @@ from relqa_loss import CHANNELS, relate
 from relqa_loss._files import write_atomically
 from relqa_loss.network import find_weights
 
-
 _RAMP = 0.6  # share of the steps over which a ramped distance comes in
 
 
