@@ -37,16 +37,17 @@ CURVE: tuple[tuple[str, dict[str, float]], ...] = (
     ("noise 2", {"noise": 2.0}),
     ("noise 4", {"noise": 4.0}),
 )
+_LITTLE = 1 / 300  # of the distance beside a base of weight 1: as RelationalLoss mixes them
 SPATIAL: tuple[tuple[str, dict[str, Any]], ...] = (
     ("base alone", {"map_gain": 0.0, "relational_weight": 0.0}),
-    ("distance alone", {}),  # RelationalLoss
-    ("base + distance", {"map_gain": 0.0}),
     ("maps, detached", {"relational_weight": 0.0}),
     ("maps, flowing", {"relational_weight": 0.0, "detach_maps": False}),
-    ("maps, detached, + distance", {}),
-    ("maps, flowing, + distance", {"detach_maps": False}),
-    ("gain 4, detached, + distance", {"map_gain": 4.0}),
-    ("L2 base, detached, + distance", {"base": "l2"}),
+    ("maps, detached, gain 4", {"relational_weight": 0.0, "map_gain": 4.0}),
+    ("distance / 300, no maps", {"map_gain": 0.0, "relational_weight": _LITTLE}),
+    ("distance / 300, detached", {"relational_weight": _LITTLE}),
+    ("distance / 300, flowing", {"relational_weight": _LITTLE, "detach_maps": False}),
+    ("distance / 300, L2 base", {"base": "l2", "relational_weight": _LITTLE}),
+    ("distance, detached", {"relational_weight": 1.0}),
 )
 
 
@@ -79,8 +80,6 @@ def build(part: str, name: str, options: dict[str, Any], weights: str) -> nn.Mod
     shared = {"weights": weights, "on_out_of_range": "ignore"}
     if part == "curve":
         return RelationalLoss(channel_weights=options, **shared)
-    if name == "distance alone":
-        return RelationalLoss(**shared)
     return SpatialMapWeightedLoss(**{"base": "charbonnier", **options}, **shared)
 
 
