@@ -19,6 +19,7 @@ from relqa_loss import CHANNELS, relate
 from relqa_loss._files import write_atomically
 from relqa_loss.network import find_weights
 
+_LATER = {"options": "", "precision": "float32"}
 _RAMP = 0.6  # share of the steps over which a ramped distance comes in
 
 
@@ -52,6 +53,8 @@ class Settings:
         known = asdict(self)
         if not TASKS[self.task].compresses:
             known.pop("bits")
+        # What came later and is not used: earlier runs are found again.
+        known = {k: v for k, v in known.items() if k not in _LATER or v != _LATER[k]}
         digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:8]
         slug = "".join(c if c.isalnum() else "-" for c in self.loss.lower())
         return f"{self.task}-{slug}-s{self.seed}-{digest}"
