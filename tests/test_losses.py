@@ -205,6 +205,13 @@ def test_weight(loss: Loss) -> None:
         loss(preds, target, torch.ones(2, 45, 61))
 
 
+def test_gradients_can_be_accumulated(loss: Loss) -> None:
+    preds, target = pair(4)
+    _, together = gradient(loss, preds, target)
+    halves = [gradient(loss, preds[part], target[part])[1] for part in (slice(2), slice(2, None))]
+    torch.testing.assert_close(torch.cat(halves) / 2, together)
+
+
 def test_a_reference_can_be_encoded_once() -> None:
     loss = RelationalLoss(reduction="none")
     preds, target = pair(3)
