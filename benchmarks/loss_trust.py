@@ -48,7 +48,7 @@ from relqa_loss.evaluation.trust import (
 )
 from relqa_loss.network import find_weights
 
-ATTACKED = ("gaussian_blur", "jpeg", "white_noise", "contrast_down", "warm", "ringing")
+ATTACKED = ("gaussian_blur", "jpeg", "white_noise", "contrast_down", "warm", "sinc_ringing")
 RADII = (1 / 255, 2 / 255)
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

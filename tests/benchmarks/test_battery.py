@@ -130,3 +130,17 @@ def test_images_of_equal_error(battery: ModuleType) -> None:
         )
     assert left(least, target) < 0.2 * left(start, target)
     assert left(most, target) > 1.7 * left(start, target)
+
+
+def test_the_battery_runs_on_a_loss_that_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("piq")
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import loss_trust
+
+    photos = images(2, 64)
+    found = loss_trust.scans(l2, photos, loss_trust.ATTACKED[:2])
+    assert found == {"monotone": 1.0, "minima": 0, "failing": []}
+    assert loss_trust.gradients(l2, photos)["cosine"] == pytest.approx(1, abs=1e-4)
+    shifts = loss_trust.attacks(l2, photos)
+    assert shifts["lowered 2/255"] > shifts["lowered 1/255"] > 0
+    assert shifts["flips 1/255"] <= shifts["flips 2/255"]
