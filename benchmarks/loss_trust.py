@@ -60,6 +60,7 @@ def losses(weights: str) -> dict[str, Distance]:
     options = {"weights": weights, "reduction": "none", "on_out_of_range": "ignore"}
     field: dict[str, Distance] = {
         "RelationalLoss": RelationalLoss(**options),
+        "distance alone": RelationalLoss(pixel_weight=0.0, **options),
         "SpatialMapWeightedLoss": SpatialMapWeightedLoss(**options),
         "L1": lambda x, y: (x - y).abs().mean((1, 2, 3)),
         "L2": lambda x, y: (x - y).square().mean((1, 2, 3)),
