@@ -26,7 +26,7 @@ class Denoiser(pl.LightningModule):
         super().__init__()
         self.net = denoiser()
         self.pixels = torch.nn.L1Loss()
-        self.relational = RelationalLoss(on_out_of_range="ignore")  # +
+        self.relational = RelationalLoss(on_out_of_range="ignore", pixel_weight=0)  # +
         self.maps = maps  # +
 
     def training_step(self, batch: Batch, _: int) -> Tensor:

@@ -25,7 +25,7 @@ def main() -> None:
     model = denoiser()
     optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
     pixels = torch.nn.L1Loss()
-    relational = RelationalLoss(on_out_of_range="ignore")  # +
+    relational = RelationalLoss(on_out_of_range="ignore", pixel_weight=0)  # +
     writer = SummaryWriter(chosen.out / "logs")
     maps = MapLogger(writer, tag="val/maps")  # +
     selector = CheckpointSelector(chosen.out / "selection", veto={"ringing": 0.1})  # +
