@@ -53,6 +53,10 @@ RADII = (1 / 255, 2 / 255)
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+class Diverged(Exception):
+    """An image in descent is no image any more."""
+
+
 def losses(weights: str) -> dict[str, Distance]:
     """Every loss as one value per image; those without weights on this machine are left out."""
     import piq
@@ -67,7 +71,7 @@ def losses(weights: str) -> dict[str, Distance]:
         "SSIM": lambda x, y: 1 - piq.ssim(x, y, reduction="none"),
         "MS-SSIM": _ms_ssim,
         "GMSD": lambda x, y: piq.gmsd(x, y, reduction="none"),
-        "MDSI": lambda x, y: 1 - piq.mdsi(x, y, reduction="none"),
+        "MDSI": lambda x, y: piq.mdsi(x, y, reduction="none"),
         "VIF": lambda x, y: 1 - piq.vif_p(x, y, reduction="none"),
         "HaarPSI": lambda x, y: 1 - piq.haarpsi(x, y, reduction="none"),
     }
@@ -109,9 +113,18 @@ def recovery(distance: Distance, photos: Tensor, steps: int) -> dict[str, object
         for kind in STARTS
     ]
     begin, target = torch.cat(starts), photos.repeat(len(STARTS), 1, 1, 1)
-    _, result = recover_image(distance, target, begin, steps=steps)
-    with torch.no_grad():
-        share = distance(result, target) / distance(begin, target)
+
+    def guarded(image: Tensor, reference: Tensor) -> Tensor:
+        if bool(image.isnan().any()):
+            raise Diverged
+        return distance(image, reference)
+
+    try:
+        _, result = recover_image(guarded, target, begin, steps=steps)
+        with torch.no_grad():
+            share = guarded(result, target) / distance(begin, target)
+    except Diverged:  # a gradient was not finite
+        result, share = torch.full_like(begin, torch.nan), begin.new_tensor([torch.nan])
     found = psnr(result, target).view(len(STARTS), -1).mean(1)
     return {
         **{f"from {kind}": float(value) for kind, value in zip(STARTS, found, strict=True)},
