@@ -31,6 +31,9 @@ from relqa_loss.network._precision import full_precision
 from relqa_loss.network.model import Encoding, ParityNetwork, Relation
 from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, load_pretrained
 
+RELATIONAL_WEIGHT = 0.003
+"""Of the distance beside a pixel error, by default: measured in ``docs/recipes.md``."""
+
 Base = Literal["charbonnier", "l1", "l2"] | Callable[[Tensor, Tensor], Tensor]
 """A per-pixel error: a name, or ``base(preds, target)`` that returns N×C×H×W."""
 
@@ -258,7 +261,7 @@ def spatial_map_weighted_loss(
     channel_weights: Mapping[str, float] | None = None,
     detach_maps: bool = True,
     map_gain: float = 1.0,
-    relational_weight: float = 1.0,
+    relational_weight: float = RELATIONAL_WEIGHT,
     weight: Tensor | None = None,
     weights: str | os.PathLike[str] = DEFAULT_WEIGHTS,
     on_out_of_range: OnOutOfRange = "raise",
@@ -279,7 +282,8 @@ def spatial_map_weighted_loss(
         detach_maps: Treat the maps as constants. Otherwise the gradient may also lower the loss
             by changing what the maps see, not only what is there.
         map_gain: How much the maps count; 0 leaves the base error alone.
-        relational_weight: Factor of the distance; 0 leaves it out.
+        relational_weight: Factor of the distance, whose value is some hundred times that of the
+            base; 0 leaves it out.
         weight: N×1×H×W weights of the pixels, for both parts.
         weights: Name or path.
         on_out_of_range: ``"raise"``, ``"clamp"`` or ``"ignore"``.

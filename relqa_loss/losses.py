@@ -23,6 +23,7 @@ from relqa_loss._inputs import (
 )
 from relqa_loss._preference import check_preference
 from relqa_loss.functional import (
+    RELATIONAL_WEIGHT,
     Base,
     check_factors,
     encode_pair,
@@ -298,7 +299,8 @@ class SpatialMapWeightedLoss(_Loss):
         detach_maps: Treat the maps as constants. Otherwise the gradient may also lower the loss
             by changing what the maps see, not only what is there.
         map_gain: How much the maps count.
-        relational_weight: Factor of the distance.
+        relational_weight: Factor of the distance, whose value is some hundred times that of the
+            base.
         data_range: The value of white.
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"``.
         on_out_of_range: ``"raise"``, ``"clamp"`` or ``"ignore"``.
@@ -331,7 +333,7 @@ class SpatialMapWeightedLoss(_Loss):
         channel_weights: Mapping[str, float] | None = None,
         detach_maps: bool = True,
         map_gain: float = 1.0,
-        relational_weight: float = 1.0,
+        relational_weight: float = RELATIONAL_WEIGHT,
         data_range: float = 1.0,
         reduction: Reduction = "mean",
         on_out_of_range: OnOutOfRange = "raise",

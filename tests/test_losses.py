@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from relqa_loss import RelationalLoss, SpatialMapWeightedLoss, relational_distance
+from relqa_loss.functional import RELATIONAL_WEIGHT
 from relqa_loss.network import find_weights
 
 Loss = RelationalLoss | SpatialMapWeightedLoss
@@ -149,8 +150,10 @@ def test_detached_maps_are_constants() -> None:
     )
     assert not torch.allclose(grad, other, rtol=1e-3, atol=0)
     _, distance = gradient(RelationalLoss(pixel_weight=0), preds, target)
-    _, both = gradient(SpatialMapWeightedLoss("l1"), preds, target)
-    torch.testing.assert_close(both, grad + distance)
+    _, both = gradient(SpatialMapWeightedLoss("l1", relational_weight=0.5), preds, target)
+    torch.testing.assert_close(both, grad + 0.5 * distance)
+    _, default = gradient(SpatialMapWeightedLoss("l1"), preds, target)
+    torch.testing.assert_close(default, grad + RELATIONAL_WEIGHT * distance)
 
 
 def test_clamped_values_keep_the_gradient_of_the_base() -> None:
