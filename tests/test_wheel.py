@@ -33,11 +33,13 @@ target = torch.rand(1, 3, 48, 40)
 preds = (target * 0.8).requires_grad_()
 loss = RelationalLoss()
 loss(preds, target).backward()
+alone = RelationalLoss(pixel_weight=0.0)
 json.dump({
     "file": relqa_loss.__file__,
     "weights": str(pretrained_folder()),
     "distance": float(relational_distance(preds.detach(), target)),
     "loss": float(loss(preds.detach(), target)),
+    "alone": float(alone(preds.detach(), target)),
     "same": float(relational_score(target, target)),
     "gradient": float(preds.grad.abs().sum()),
     "version": relqa_loss.__version__,
@@ -105,7 +107,8 @@ def test_wheel_scores_an_image_in_a_fresh_environment(wheel: Path, tmp_path: Pat
     assert Path(answer["file"]).is_relative_to(environment)
     assert Path(answer["weights"]).is_relative_to(environment)
     assert answer["distance"] > 0
-    assert answer["distance"] == pytest.approx(answer["loss"])
+    assert answer["distance"] == pytest.approx(answer["alone"])
+    assert answer["loss"] > answer["alone"]
     assert answer["same"] == 0
     assert answer["gradient"] > 0
     help_text = _run(environment / "bin" / "relqa", "--help", cwd=tmp_path)

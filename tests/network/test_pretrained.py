@@ -66,7 +66,7 @@ def test_weights_from_a_path_survive_the_round_trip(saved: Path) -> None:
 
 def test_a_path_works_for_loss_and_function(saved: Path) -> None:
     first, second = torch.rand(2, 1, 3, 32, 32)
-    loss = RelationalLoss(weights=saved)
+    loss = RelationalLoss(pixel_weight=0.0, weights=saved)
     assert torch.equal(loss(first, second), relational_distance(first, second, weights=saved))
     assert "nano@" in loss.version
 
