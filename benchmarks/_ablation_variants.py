@@ -16,6 +16,7 @@ from relqa_loss.training.objectives import (
     certain_loss,
     consensus,
     facts_loss,
+    listwise_loss,
     log_distance,
 )
 from relqa_loss.training.panel import PANEL
@@ -111,8 +112,11 @@ class VariedObjectives(Objectives):
             out = [number for number in range(ranks.shape[1]) if number not in variant.images]
             ranks[:, out] = torch.nan
             ranks[ranks.mean(-1) < variant.least] = torch.nan
-            loss = listwise_loss if variant.listwise else pairwise_loss
-            terms["consensus"] = loss(distance, ranks, slope, variant)
+            terms["consensus"] = (
+                listwise_loss(distance.flatten(), ranks.flatten(0, 1), slope)
+                if variant.listwise
+                else pairwise_loss(distance, ranks, slope, variant)
+            )
         if variant.facts and batch.facts is not None:
             known, _ = self._distances(batch.facts.reference, batch.facts.images)
             terms["facts"] = facts_loss(known, batch.facts.order)
@@ -154,14 +158,6 @@ def pairwise_loss(distance: Tensor, ranks: Tensor, slope: Tensor, variant: Varia
     logits = log_distance(flat)
     margin = slope * (logits[:, None] - logits[None]) * sign
     return (weight * F.softplus(-margin)).sum() / weight.sum().clamp(min=1e-6)
-
-
-def listwise_loss(distance: Tensor, ranks: Tensor, slope: Tensor, variant: Variant) -> Tensor:
-    """Plackett and Luce: the worst of a list is drawn first, then the worst of the rest."""
-    worst_first = ranks.flatten(0, 1).mean(-1).argsort(descending=True)
-    logits = slope * log_distance(distance.flatten()[worst_first])
-    rest = logits.flip(0).logcumsumexp(0).flip(0)
-    return (rest - logits).mean()
 
 
 class Recoloured(ParityNetwork):

@@ -47,6 +47,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default="both",
         help="what to learn; the rest keeps the weights of --initial",
     )
+    parser.add_argument(
+        "--rank-by",
+        choices=("list", "pairs"),
+        default="list",
+        help="how distances learn the panel's order of a batch",
+    )
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--floor", type=float, default=None, help="least pixel weight")
@@ -93,6 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
         window=min(96, arguments.crop) if arguments.window is None else arguments.window,
         half_maps=arguments.half_maps,
         learn=arguments.learn,
+        rank_by=arguments.rank_by,
         rate=arguments.rate,
         seed=arguments.seed,
         exclude=tuple(arguments.exclude),

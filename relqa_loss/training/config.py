@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
 from relqa_loss.network.config import NetworkConfig
-from relqa_loss.training.objectives import Learn, ObjectiveWeights
+from relqa_loss.training.objectives import Learn, ObjectiveWeights, RankBy
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class TrainConfig:
             knows that format. Distances are compared down to the threshold of visibility, and
             stay in float32.
         learn: ``"both"``, ``"maps"`` or ``"distance"``; the other one keeps its initial weights.
+        rank_by: Whether distances learn the panel's order of a batch from its ``"pairs"`` or as
+            one ``"list"``.
         rate: Peak learning rate of AdamW.
         seed: Decides the pool, the initial weights and every draw.
         exclude: Operators never trained on.
@@ -48,6 +50,7 @@ class TrainConfig:
     window: int = 96
     half_maps: bool = False
     learn: Learn = "both"
+    rank_by: RankBy = "list"
     rate: float = 2e-3
     seed: int = 0
     exclude: tuple[str, ...] = ()
@@ -70,6 +73,8 @@ class TrainConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.learn not in get_args(Learn):
             raise ValueError(f"learn must be one of {get_args(Learn)}, got {self.learn!r}")
+        if self.rank_by not in get_args(RankBy):
+            raise ValueError(f"rank_by must be one of {get_args(RankBy)}, got {self.rank_by!r}")
         for kind in ("unjudged", "fact"):
             sets, batch = getattr(self, f"{kind}_sets"), getattr(self, f"{kind}_batch")
             if (sets > 0) != (batch > 0):

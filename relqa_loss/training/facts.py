@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relqa_loss.distortions import get_operator
+from relqa_loss.distortions._filters import blur, from_ycbcr, to_ycbcr
 
 _LOST_CONTRAST = ("contrast_down", "inverse_s_curve")
 _GAINED_CONTRAST = ("contrast_up", "s_curve")
@@ -52,7 +53,7 @@ class Fact:
 
 
 FACTS: tuple[Fact, ...] = (
-    Fact(_LOST_CONTRAST, _GAINED_CONTRAST, (21, 34), "Ponomarenko et al., CADSM 2011", share=2),
+    Fact(_LOST_CONTRAST, _GAINED_CONTRAST, (21, 34), "Ponomarenko et al., CADSM 2011", share=3),
     Fact(
         _LOST_COLOUR,
         _GAINED_COLOUR,
@@ -79,7 +80,7 @@ FACTS: tuple[Fact, ...] = (
         ("misplaced_patches",),
         (20, 28),
         "Ponomarenko et al., TID2008, Adv. Mod. Radioelectron. 10 (2009)",
-        share=2,
+        share=3,
     ),
     Fact(
         _SEEN_NOISE,
@@ -117,6 +118,8 @@ FACTS: tuple[Fact, ...] = (
         "Mitchell and Netravali, SIGGRAPH 1988",
         share=2,
     ),
+    Fact(("coarse_420",), ("coarse_444",), None, "by construction: less colour", share=2),
+    Fact(("luma_blur",), ("chroma_blur",), (28, 38), "Mullen, J. Physiol. 359 (1985)"),
 )
 
 
@@ -164,6 +167,25 @@ def _enlarged(mode: str) -> Distort:
     return distort
 
 
+def _coarse(name: str) -> Distort:
+    def distort(image: Tensor, severity: float, generator: torch.Generator) -> Tensor:
+        """A codec with the example tables of JPEG times 2 to 7 (qualities 25 to 7)."""
+        return get_operator(name).apply(image, 2 + 5 * severity, generator)
+
+    return distort
+
+
+def _blurred_planes(kept: slice) -> Distort:
+    def distort(image: Tensor, severity: float, generator: torch.Generator) -> Tensor:
+        """YCbCr, blurred but for the planes ``kept``."""
+        planes = to_ycbcr(image)
+        blurred = blur(planes, 0.3 + 24 * severity**2)
+        blurred[:, kept] = planes[:, kept]
+        return from_ycbcr(blurred)
+
+    return distort
+
+
 Distort = Callable[[Tensor, float, torch.Generator], Tensor]
 
 EXTRA: dict[str, Distort] = {
@@ -172,6 +194,10 @@ EXTRA: dict[str, Distort] = {
     "nearest_enlarged": _enlarged("nearest-exact"),
     "bilinear_enlarged": _enlarged("bilinear"),
     "bicubic_enlarged": _enlarged("bicubic"),
+    "coarse_420": _coarse("jpeg"),
+    "coarse_444": _coarse("jpeg_444"),
+    "luma_blur": _blurred_planes(slice(1, 3)),
+    "chroma_blur": _blurred_planes(slice(0, 1)),
 }
 """What facts are about and the bank does not have."""
 

@@ -31,7 +31,7 @@ _VALIDATION_SEED = 7_919  # added to the run's seed
 _UNJUDGED = "unjudged"
 _UNJUDGED_SEED = 104_729
 _FACTS = "facts"
-_FACTS_SEED = 350_377
+_FACTS_SEED = 350_381
 _PIPELINES = 4  # every fourth shard of unjudged sets
 
 
@@ -149,7 +149,11 @@ def train(
     if initial is not None:
         _load_initial(network, initial)
     objectives = Objectives(
-        network, config.objective, half_maps=config.half_maps, learn=config.learn
+        network,
+        config.objective,
+        half_maps=config.half_maps,
+        learn=config.learn,
+        rank_by=config.rank_by,
     )
     learned = [each for each in objectives.parameters() if each.requires_grad]
     optimiser = torch.optim.AdamW(learned, lr=config.rate, weight_decay=1e-4)

@@ -19,11 +19,12 @@ _PRESENT = 0.02  # least severity at which a channel counts as distorted
 _ANCHOR = 0.2  # least share of the plain error pyramid in the distance
 _RELATED = 4  # every fourth image of the ranked sets
 MAP_PARTS = ("network.mapper.", "network.direction_")
-_CLEAR = math.log(1.25)  # by how much a known order should show in the distances
+_CLEAR = math.log(1.35)  # by how much a known order should show in the distances
 _KAPPA = 1e-3  # keeps the logarithm of near-threshold distances from ruling the ranking
 
 
 Learn = Literal["both", "maps", "distance"]
+RankBy = Literal["pairs", "list"]
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,8 @@ class Objectives(nn.Module):
             another down to the threshold of visibility.
         learn: What is learned: maps (and the direction of the score) and distance share no
             parameters, and the one that is left out is frozen and costs nothing.
+        rank_by: How distances learn the panel's order of a batch: pair by pair, each with the
+            panel's confidence in it, or as one list.
     """
 
     def __init__(
@@ -107,9 +110,11 @@ class Objectives(nn.Module):
         *,
         half_maps: bool = False,
         learn: Learn = "both",
+        rank_by: RankBy = "pairs",
     ) -> None:
         super().__init__()
         self.network = network
+        self.rank_by = rank_by
         self.weights = weights or ObjectiveWeights()
         self.half_maps = half_maps
         self.learn = learn
@@ -161,9 +166,10 @@ class Objectives(nn.Module):
         flat = distance.flatten()
         ranks = batch.ranks.flatten(0, 1)
         slope = self.log_slope.exp()
+        consensus_loss = listwise_loss if self.rank_by == "list" else _consensus_loss
         terms = {
             "ladder": certain_loss(distance, batch.order, slope),
-            "consensus": _consensus_loss(flat, ranks, slope),
+            "consensus": consensus_loss(flat, ranks, slope),
             "anchor": anchor_loss(plain, flat),
         }
         if batch.facts is not None:
@@ -289,6 +295,23 @@ def _consensus_loss(distance: Tensor, ranks: Tensor, slope: Tensor) -> Tensor:
     logits = log_distance(distance)
     margin = slope * (logits[:, None] - logits[None]) * sign
     return _mean(F.softplus(-margin), confidence)
+
+
+def listwise_loss(distance: Tensor, ranks: Tensor, slope: Tensor) -> Tensor:
+    """Likelihood of the panel's mean order: the worst is drawn first, then the worst of the rest.
+
+    The model is that of Plackett and Luce, with distances to the power ``slope`` as its weights.
+
+    Args:
+        distance: N distances.
+        ranks: N×P, as in :func:`consensus`.
+        slope: Sharpness of the preference.
+    """
+    judged = ~ranks.isnan().any(-1)
+    worst_first = ranks[judged].mean(-1).argsort(descending=True)
+    logits = slope * log_distance(distance[judged][worst_first])
+    rest = logits.flip(0).logcumsumexp(0).flip(0)
+    return (rest - logits).sum() / max(1, len(logits))
 
 
 def _direction_loss(direction: Tensor, target: Tensor, worse: Tensor) -> Tensor:
