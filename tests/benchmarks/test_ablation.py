@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import math
 import os
 import subprocess
 import sys
@@ -33,7 +31,6 @@ from _ablation_variants import (  # noqa: E402
     Recoloured,
     VariedObjectives,
     allowed,
-    listwise_loss,
     pairwise_loss,
     recolour,
     resized,
@@ -127,22 +124,6 @@ def test_pairs_of_other_photographs_do_not_count_without_across() -> None:
     both = pairwise_loss(moved, ranks, SLOPE, alone)
     torch.testing.assert_close(both, torch.stack(rows).mean())
     assert float((pairwise_loss(moved, ranks, SLOPE, BASE) - both).abs()) > 1e-3
-
-
-def test_listwise_is_the_likelihood_of_the_order() -> None:
-    distance, ranks = torch.rand(1, 4), torch.rand(1, 4, 4)
-    worth = (distance.flatten() + 1e-3) ** SLOPE
-    found = {}
-    for order in itertools.permutations(range(4)):
-        chance, rest = 1.0, list(order)
-        while rest:
-            chance *= float(worth[rest[0]] / worth[rest].sum())
-            rest.pop(0)
-        found[order] = chance
-    assert sum(found.values()) == pytest.approx(1, abs=1e-5)
-    wanted = tuple(ranks[0].mean(-1).argsort(descending=True).tolist())
-    loss = float(listwise_loss(distance, ranks, SLOPE, BASE))
-    assert loss == pytest.approx(-math.log(found[wanted]) / 4, abs=1e-5)
 
 
 def test_sizes_are_multiples_of_sixteen(batch: Batch) -> None:

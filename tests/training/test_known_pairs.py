@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from relqa_loss.distortions import operator_names
+from relqa_loss.distortions._filters import to_ycbcr
 from relqa_loss.training import facts
 from relqa_loss.training.facts import EXTRA, FACTS, at_psnr, draw_pair
 from relqa_loss.training.sets import IMAGES_PER_SET, MARGIN, NO_ORDER, FactSetMaker
@@ -82,7 +83,8 @@ def test_pairs_have_equal_psnr_up_to_the_handicap(
 def test_squares_and_blur_are_of_the_same_enlargement(
     crop: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(facts, "FACTS", tuple(fact for fact in FACTS if fact.psnr is None))
+    squares = tuple(fact for fact in FACTS if "nearest_enlarged" in fact.worse)
+    monkeypatch.setattr(facts, "FACTS", squares)
     generator = torch.Generator().manual_seed(0)
     for _ in range(8):
         pair = draw_pair(crop[None], (), generator)
@@ -129,3 +131,25 @@ def test_sets_say_which_images_are_pairs(crop: Tensor) -> None:
     assert known >= 12
     again = FactSetMaker(operators)(crop, 0)
     assert all(torch.equal(a, b) for a, b in zip(again, made[0], strict=True))
+
+
+def test_blurred_planes_leave_the_others_alone(crop: Tensor) -> None:
+    generator = torch.Generator()
+    planes = to_ycbcr(crop[None])
+    for name, kept, changed in (
+        ("luma_blur", slice(1, 3), slice(0, 1)),
+        ("chroma_blur", slice(0, 1), slice(1, 3)),
+    ):
+        moved = to_ycbcr(EXTRA[name](crop[None], 0.5, generator))
+        torch.testing.assert_close(moved[:, kept], planes[:, kept], atol=1e-5, rtol=0)
+        assert float((moved[:, changed] - planes[:, changed]).abs().mean()) > 1e-3
+
+
+def test_coarse_codecs_differ_by_their_colours(crop: Tensor) -> None:
+    generator = torch.Generator()
+    full, halved = (
+        EXTRA[name](crop[None], 0.5, generator) for name in ("coarse_444", "coarse_420")
+    )
+    errors = [(to_ycbcr(image) - to_ycbcr(crop[None])).abs() for image in (full, halved)]
+    torch.testing.assert_close(errors[0][:, :1].mean(), errors[1][:, :1].mean(), rtol=0.1, atol=0)
+    assert float(errors[1][:, 1:].mean()) > float(errors[0][:, 1:].mean())

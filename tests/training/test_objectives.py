@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -30,6 +33,7 @@ from relqa_loss.training.objectives import (
     certain_loss,
     consensus,
     facts_loss,
+    listwise_loss,
     log_distance,
 )
 from relqa_loss.training.sets import IMAGES_PER_SET, NO_ORDER
@@ -48,6 +52,32 @@ def test_consensus_is_an_order_with_a_confidence(values) -> None:  # type: ignor
     assert 0 <= float(confidence.min()) <= float(confidence.max()) <= 1
     assert not bool(confidence.diagonal().any())
     assert bool((confidence[sign == 0] == 0).all())
+
+
+def test_listwise_is_the_likelihood_of_the_order() -> None:
+    distance, ranks = torch.rand(4), torch.rand(4, 4)
+    worth = (distance + 1e-3) ** SLOPE
+    found = {}
+    for order in itertools.permutations(range(4)):
+        chance, rest = 1.0, list(order)
+        while rest:
+            chance *= float(worth[rest[0]] / worth[rest].sum())
+            rest.pop(0)
+        found[order] = chance
+    assert sum(found.values()) == pytest.approx(1, abs=1e-5)
+    wanted = tuple(ranks.mean(-1).argsort(descending=True).tolist())
+    loss = float(listwise_loss(distance, ranks, SLOPE))
+    assert loss == pytest.approx(-math.log(found[wanted]) / 4, abs=1e-5)
+
+
+def test_a_list_leaves_out_what_no_panel_judged() -> None:
+    distance, ranks = torch.rand(6), torch.rand(6, 4)
+    judged = [0, 2, 3, 5]
+    some = ranks.clone()
+    some[[1, 4]] = torch.nan
+    expected = listwise_loss(distance[judged], ranks[judged], SLOPE)
+    torch.testing.assert_close(listwise_loss(distance, some, SLOPE), expected)
+    assert float(listwise_loss(distance, torch.full_like(ranks, torch.nan), SLOPE)) == 0
 
 
 @settings(deadline=None)
