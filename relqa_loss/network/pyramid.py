@@ -101,7 +101,7 @@ def _mixed(matrix: Tensor, image: Tensor) -> Tensor:
     A 1×1 convolution with so few channels takes up to seventy times as long on several threads.
     """
     with full_precision(image):  # a backward pass may be called under autocast
-        return torch.matmul(matrix, image.flatten(-2)).unflatten(-1, image.shape[-2:])
+        return torch.matmul(matrix, image.flatten(-2)).view(image.shape)
 
 
 _GATHER = 2  # the bands at strides 1, 2 and 4 meet on the grid of the last
