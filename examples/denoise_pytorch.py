@@ -46,7 +46,7 @@ def main() -> None:
         decision = selector.update(  # +
             step, scores.values, state=model.state_dict(), profile=scores.profile
         )
-        writer.add_scalar("val/relational_distance", decision.mean, step)  # +
+        writer.add_scalar("val/relational_loss", decision.mean, step)  # +
         maps(restored, batch["labels"], step)  # +
         model.train()
         now = time.perf_counter()

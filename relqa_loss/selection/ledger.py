@@ -24,7 +24,7 @@ class Decision:
         >>> decision.chosen, decision.chosen_step
         (True, 100)
         >>> decision.reason
-        'step 100: mean distance 0.375, the first candidate (2 images)'
+        'step 100: mean loss 0.375, the first candidate (2 images)'
     """
 
     step: int

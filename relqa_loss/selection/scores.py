@@ -11,17 +11,21 @@ from torch import Tensor
 
 from relqa_loss._inputs import OnOutOfRange, channel_factors, check_options
 from relqa_loss.functional import relate
+from relqa_loss.losses import PIXEL_WEIGHT
 from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, find_weights
 
 
 class ImageScores:
-    """Distance or score, and mean signed maps, of every image of a validation.
+    """What to choose by, and mean signed maps, of every image of a validation.
 
     Holds a few numbers per image, no images, and no part of the network, so nothing of it ends up
     in an optimiser or a checkpoint.
 
     Args:
-        metric: ``"distance"``, lower is better, or ``"score"``, higher is better.
+        metric: ``"loss"``, the distance with the pixel term that
+            :class:`~relqa_loss.RelationalLoss` has by default, or ``"distance"`` alone: lower is
+            better; ``"score"``: higher is better. The pixel term, which sees what the distance
+            saturates at, chooses better (``docs/selection.md``).
         data_range: The value of white.
         weights: Name of shipped weights, or path of a ``.safetensors`` file.
         channel_weights: Factors on channels' shares of the distance.
@@ -44,15 +48,15 @@ class ImageScores:
 
     def __init__(
         self,
-        metric: Literal["distance", "score"] = "distance",
+        metric: Literal["loss", "distance", "score"] = "loss",
         *,
         data_range: float = 1.0,
         weights: str | os.PathLike[str] = DEFAULT_WEIGHTS,
         channel_weights: Mapping[str, float] | None = None,
         on_out_of_range: OnOutOfRange = "raise",
     ) -> None:
-        if metric not in ("distance", "score"):
-            raise ValueError(f"metric must be 'distance' or 'score', got {metric!r}")
+        if metric not in ("loss", "distance", "score"):
+            raise ValueError(f"metric must be 'loss', 'distance' or 'score', got {metric!r}")
         check_options(data_range, on_out_of_range)
         self.channels = find_weights(weights).config.channels
         channel_factors(channel_weights, self.channels)
@@ -67,11 +71,11 @@ class ImageScores:
     @property
     def mode(self) -> Literal["min", "max"]:
         """Which end of the metric is the good one."""
-        return "min" if self.metric == "distance" else "max"
+        return "max" if self.metric == "score" else "min"
 
     @property
     def name(self) -> str:
-        """For logs: ``relational_distance`` or ``relational_score``."""
+        """For logs: ``relational_loss``, ``relational_distance`` or ``relational_score``."""
         return f"relational_{self.metric}"
 
     @property
@@ -113,7 +117,10 @@ class ImageScores:
                 channel_weights=self.channel_weights,
                 on_out_of_range=self.on_out_of_range,
             )
-        first = relation.distance if self.metric == "distance" else relation.score
+        first = relation.score if self.metric == "score" else relation.distance
+        if self.metric == "loss":
+            error = preds.to(first.dtype) - target.to(first.dtype)
+            first = first + PIXEL_WEIGHT / self.data_range * error.abs().mean((1, 2, 3))
         return torch.cat([first[:, None], relation.maps.mean((2, 3))], 1).float()
 
     def add(self, preds: Tensor, target: Tensor, keys: Sequence[object] | None = None) -> None:

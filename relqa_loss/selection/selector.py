@@ -67,7 +67,7 @@ class CheckpointSelector:
         >>> _ = selector.update(0, [0.5, 0.25], state=model.state_dict(), profile=rings)
         >>> rings = {"ringing": 0.25}
         >>> selector.update(1, [0.25, 0.125], state=model.state_dict(), profile=rings).reason
-        'step 1: mean distance 0.1875, vetoed: more ringing than step 0 by 0.25 (tolerance 0.02); \
+        'step 1: mean loss 0.1875, vetoed: more ringing than step 0 by 0.25 (tolerance 0.02); \
 step 0 stays chosen'
         >>> _ = model.load_state_dict(selector.load())
     """
@@ -81,7 +81,7 @@ step 0 stays chosen'
         veto: Mapping[str, float] | None = None,
         baseline: Mapping[str, Any] | None = None,
         keep: int | None = 1,
-        metric: str = "distance",
+        metric: str = "loss",
         confidence: float = 0.95,
         resamples: int = 2000,
         seed: int = 0,

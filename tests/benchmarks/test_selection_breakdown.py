@@ -50,11 +50,11 @@ def test_missing_and_ambiguous_values_are_refused(folder: Path) -> None:
 def test_it_reports(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = [[run.task, run.trouble, run.loss, run.seed, 1, 0, 0, 2, 2, 2, 1] for run in RUNS]
+    rows = [[run.task, run.trouble, run.loss, run.seed, 1, 0, 0, 2, 2, 2, 2, 1] for run in RUNS]
     (folder / "figures.json").write_text(json.dumps({"runs": rows}), "utf-8")
     given = ["x", "--json", str(folder / "figures.json"), "--folder", str(folder)]
     monkeypatch.setattr(sys, "argv", given)
     benchmark.main()
     printed = capsys.readouterr().out
-    assert "| none | 2 | 0.000 | 1.000 | 1.000 | 1.000 | 0.500 | 0.500 |" in printed
+    assert "| none | 2 | 0.000 | 1.000 | 1.000 | 1.000 | 1.000 | 0.500 | 0.500 |" in printed
     assert "| ours, best | 0.000 [0.000, 0.000] |" in printed

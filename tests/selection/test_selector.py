@@ -131,12 +131,12 @@ def test_sentences() -> None:
     selector = CheckpointSelector()
     values = [0.0127 + 0.0001 * (i % 3) for i in range(48)]
     assert selector.update(900, values).reason == (
-        "step 900: mean distance 0.0128, the first candidate (48 images)"
+        "step 900: mean loss 0.0128, the first candidate (48 images)"
     )
     better = [value - 0.0004 - 0.0002 * math.sin(i) for i, value in enumerate(values)]
     reason = selector.update(1200, torch.tensor(better, dtype=torch.float64)).reason
     assert reason == (
-        "step 1200: mean distance 0.01239, better than step 900 by 0.00041 [0.00037, 0.00045] "
+        "step 1200: mean loss 0.01239, better than step 900 by 0.00041 [0.00037, 0.00045] "
         "(95%, 48 images)"
     )
     reason = selector.update(1300, values).reason
@@ -145,11 +145,11 @@ def test_sentences() -> None:
     assert "a tie with step 1200" in selector.update(1400, better).reason
     worst = [math.nan, *better[1:]]
     assert selector.update(1500, worst).reason == (
-        "step 1500: mean distance nan, not a candidate: 1 of 48 scores are not finite "
+        "step 1500: mean loss nan, not a candidate: 1 of 48 scores are not finite "
         "(first: image 0 has nan); step 1200 stays chosen"
     )
     assert selector.reason.startswith(
-        "step 1200 is chosen: mean distance 0.01239, the best of 5 checkpoints (1 ruled out); "
+        "step 1200 is chosen: mean loss 0.01239, the best of 5 checkpoints (1 ruled out); "
         "better than step 900 by 0.00041 ["
     )
 

@@ -23,14 +23,14 @@ except ModuleNotFoundError as error:
 
 
 class RelationalSelection:
-    """Chooses checkpoints by the relational distance, in a loop written for Accelerate.
+    """Chooses checkpoints by the relational loss, in a loop written for Accelerate.
 
     Images that a prepared data loader repeats to fill the last batch count once.
 
     Args:
         accelerator: Of the loop.
         folder: For weights and ledger, on the first process.
-        scores: Metric and its options; the distance by default.
+        scores: Metric and its options; the loss by default.
         options: Further ones of :class:`~relqa_loss.selection.CheckpointSelector`.
 
     Attributes:

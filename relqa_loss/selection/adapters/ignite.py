@@ -23,14 +23,14 @@ except ModuleNotFoundError as error:
 
 
 class RelationalSelection:
-    """Chooses checkpoints by the relational distance of what an evaluator puts out.
+    """Chooses checkpoints by the relational loss of what an evaluator puts out.
 
-    The mean appears in ``evaluator.state.metrics`` as ``relational_distance`` (or
+    The mean appears in ``evaluator.state.metrics`` as ``relational_loss`` (or
     ``relational_score``), for loggers and other handlers attached after this one.
 
     Args:
         folder: For weights and ledger, on the first process.
-        scores: Metric and its options; the distance by default.
+        scores: Metric and its options; the loss by default.
         output_transform: From the evaluator's output to ``(preds, target)`` or
             ``(preds, target, keys)``.
         options: Further ones of :class:`~relqa_loss.selection.CheckpointSelector`.
@@ -52,7 +52,7 @@ class RelationalSelection:
         >>> selection = RelationalSelection(tempfile.mkdtemp())
         >>> selection.attach(evaluator, trainer, model)
         >>> evaluator.run([torch.rand(2, 3, 32, 32)]).metrics
-        {'relational_distance': 0.0}
+        {'relational_loss': 0.0}
     """
 
     def __init__(

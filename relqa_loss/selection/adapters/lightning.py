@@ -25,18 +25,18 @@ Pairs = Callable[[Any, Any], Mapping[str, Any]]
 
 
 class RelationalSelection(Callback):  # type: ignore[misc, unused-ignore]
-    """Chooses checkpoints by the relational distance of the validation images.
+    """Chooses checkpoints by the relational loss of the validation images.
 
     ``validation_step`` returns ``{"preds": …, "target": …}``, and ``"keys"`` if it can: with
     several processes, or shuffled images, keys are what pairs the scores. The mean is logged as
-    ``val/relational_distance`` (or ``val/relational_score``) before ``ModelCheckpoint`` looks for
-    it, so ``ModelCheckpoint(monitor="val/relational_distance", mode="min")`` works as well:
+    ``val/relational_loss`` (or ``val/relational_distance``) before ``ModelCheckpoint`` looks for
+    it, so ``ModelCheckpoint(monitor="val/relational_loss", mode="min")`` works as well:
     :attr:`monitor` and :attr:`mode` are what it needs. ``trainer.validate(model)`` before
     ``trainer.fit`` makes the untrained model step 0; the sanity check does not count.
 
     Args:
         folder: For weights and ledger, on the first process.
-        scores: Metric and its options; the distance by default.
+        scores: Metric and its options; the loss by default.
         pairs: Takes images from the outputs of ``validation_step`` and the batch.
         options: Further ones of :class:`~relqa_loss.selection.CheckpointSelector`.
 
@@ -51,7 +51,7 @@ class RelationalSelection(Callback):  # type: ignore[misc, unused-ignore]
         >>> from relqa_loss.selection.adapters.lightning import RelationalSelection
         >>> callback = RelationalSelection(tempfile.mkdtemp(), veto={"ringing": 0.02})
         >>> callback.monitor, callback.mode
-        ('val/relational_distance', 'min')
+        ('val/relational_loss', 'min')
     """
 
     def __init__(

@@ -34,22 +34,22 @@ _BATCH = 8
 class RelationalMetrics:
     """``compute_metrics`` for a ``Trainer`` whose model restores images.
 
-    Gives ``relational_distance`` (or ``relational_score``) and the mean signed map of every
+    Gives ``relational_loss`` (or ``relational_score``) and the mean signed map of every
     channel. Works with ``batch_eval_metrics=True``, which holds one batch of images in memory
     instead of all of them.
 
     Args:
-        scores: Metric and its options; the distance by default.
+        scores: Metric and its options; the loss by default.
 
     Example:
         >>> import torch
         >>> from transformers import EvalPrediction
         >>> from relqa_loss.selection.adapters.transformers import RelationalMetrics
         >>> metrics, images = RelationalMetrics(), torch.rand(2, 3, 32, 32).numpy()
-        >>> metrics(EvalPrediction(images, images))["relational_distance"]
+        >>> metrics(EvalPrediction(images, images))["relational_loss"]
         0.0
         >>> metrics.best_model_arguments()
-        {'metric_for_best_model': 'relational_distance', 'greater_is_better': False}
+        {'metric_for_best_model': 'relational_loss', 'greater_is_better': False}
     """
 
     def __init__(self, scores: ImageScores | None = None) -> None:

@@ -44,7 +44,7 @@ def test_chooses_by_the_evaluator(tmp_path: Path, tiny: Any, loader: Any) -> Non
     def validate(engine: Engine) -> None:
         if engine.state.epoch:
             tiny.gain.data.fill_(gains[engine.state.epoch - 1])
-        seen.append(evaluator.run(loader).metrics["relational_distance"])
+        seen.append(evaluator.run(loader).metrics["relational_loss"])
 
     trainer.run(loader, max_epochs=3)
     selector = selection.selector
@@ -73,4 +73,4 @@ def test_outputs_of_another_form(tmp_path: Path, tiny: Any, loader: Any) -> None
             with pytest.raises(ValueError, match="output_transform"):
                 evaluator.run(loader)
         else:
-            assert evaluator.run(loader).metrics["relational_distance"] == 0
+            assert evaluator.run(loader).metrics["relational_loss"] == 0

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from relqa_loss import RelationalLoss
-from relqa_loss.functional import relational_distance
 
 pl = pytest.importorskip("lightning.pytorch", reason="Lightning is not installed")
 
@@ -81,9 +80,8 @@ def test_callback_and_model_checkpoint_choose_the_same(
     assert callback.decision is not None
     assert callback.decision.chosen_step == 6
     torch.testing.assert_close(selector.load()["tiny.gain"], torch.full((3, 1, 1), 1.2))
-    expected = relational_distance(
-        (data.tensors[0] * 1.2).clamp(0, 1), data.tensors[1], reduction="none"
-    )
+    loss = RelationalLoss(reduction="none")
+    expected = loss((data.tensors[0] * 1.2).clamp(0, 1), data.tensors[1])
     assert selector.chosen.values == pytest.approx(expected.tolist(), abs=1e-6)
     assert "step=6" in saver.best_model_path
     assert float(saver.best_model_score) == pytest.approx(selector.chosen.mean, abs=1e-6)

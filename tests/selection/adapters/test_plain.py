@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from relqa_loss import RelationalLoss
 from relqa_loss.metrics import DistortionProfile, RelationalDistance, RelationalScore
 from relqa_loss.selection import CheckpointSelector, ImageScores
 
@@ -57,6 +58,19 @@ def test_scores_agree_with_the_metrics(metric: Any, loader: Any) -> None:
     expected = profile.compute()
     for channel, value in scores.profile.items():
         assert value == pytest.approx(float(expected[f"{channel}_signed"]), abs=1e-6)
+
+
+@pytest.mark.parametrize("white", [1.0, 255.0])
+def test_the_default_is_the_loss_with_its_pixel_term(white: float) -> None:
+    preds, target = torch.rand(2, 3, 3, 32, 32)
+    scores = ImageScores(data_range=white)
+    scores.add(preds * white, target * white)
+    assert (scores.metric, scores.name, scores.mode) == ("loss", "relational_loss", "min")
+    expected = RelationalLoss(reduction="none")(preds, target)
+    assert scores.values == pytest.approx(expected.tolist(), rel=1e-4)
+    alone = ImageScores("distance", data_range=white)
+    alone.add(preds * white, target * white)
+    assert all(a < b for a, b in zip(alone.values, scores.values, strict=True))
 
 
 def test_keys_and_parts() -> None:

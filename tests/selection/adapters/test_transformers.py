@@ -95,7 +95,7 @@ def test_trainer_and_selection_choose_the_same(
     if not score:
         trainer.evaluate()
     trainer.train()
-    name = "relational_score" if score else "relational_distance"
+    name = "relational_score" if score else "relational_loss"
     selector = callback.selector
     steps = [3, 6, 9, 12] if score else [0, 3, 6, 9, 12]
     assert [entry.step for entry in selector.entries] == steps
