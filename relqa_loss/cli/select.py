@@ -56,9 +56,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="default: 1")
     parser.add_argument(
         "--metric",
-        choices=("distance", "score"),
-        default="distance",
-        help="score only where references are not pristine (default: %(default)s)",
+        choices=("loss", "distance", "score"),
+        default="loss",
+        help="the loss has a pixel term beside the distance; score only where references are not "
+        "pristine (default: %(default)s)",
     )
     parser.add_argument(
         "--rule",
@@ -164,7 +165,7 @@ def run(arguments: argparse.Namespace) -> int:
         table,
         keys,
         record.config.channels,
-        mode="min" if arguments.metric == "distance" else "max",
+        mode="max" if arguments.metric == "score" else "min",
         metric=arguments.metric,
         rule=arguments.rule,
         veto=veto,
@@ -270,15 +271,17 @@ def make_measure(weights: str, device: str) -> Measure:
         for name, image in job.images.items():
             row = Row(name, job.key, str(image), examine.version, stamp(job.reference, image))
             try:
-                relation = examine(Pair(job.reference, image)).relation
+                outcome = examine(Pair(job.reference, image))
             except (ValueError, OSError, MemoryError) as error:
                 rows.append(row._replace(error=str(error) or type(error).__name__))
                 continue
+            relation = outcome.relation
             maps = relation.maps[0]
             rows.append(
                 row._replace(
                     distance=float(relation.distance),
                     score=float(relation.score),
+                    pixel_error=float((outcome.image - outcome.reference).abs().mean()),
                     signed=tuple(maps.mean((1, 2)).tolist()),
                     absolute=tuple(maps.abs().mean((1, 2)).tolist()),
                 )
@@ -316,9 +319,16 @@ def _table_of(
         for key in keys:
             if (name, key) in found:
                 row = found[name, key]
-                value = row.distance if metric == "distance" else row.score
-                table[name][key] = Measured(value, row.signed, row.absolute)
+                table[name][key] = Measured(_value(row, metric), row.signed, row.absolute)
     return table
+
+
+def _value(row: Row, metric: str) -> float:
+    from relqa_loss.losses import PIXEL_WEIGHT
+
+    if metric == "loss":
+        return row.distance + PIXEL_WEIGHT * row.pixel_error
+    return row.distance if metric == "distance" else row.score
 
 
 def _text(comparison: Comparison) -> str:

@@ -33,6 +33,8 @@ class Row(NamedTuple):
     """Size and time of both files, so that a changed file is measured again."""
     distance: float = 0.0
     score: float = 0.0
+    pixel_error: float = 0.0
+    """Mean absolute difference of the pixels, of images in [0, 1]."""
     signed: tuple[float, ...] = ()
     absolute: tuple[float, ...] = ()
     error: str | None = None
@@ -135,6 +137,8 @@ def read_rows(paths: Iterable[Path]) -> Iterator[Row]:
         for line in path.read_text("utf-8", errors="replace").splitlines():
             try:
                 record: Any = json.loads(line)
+                if set(record) != set(Row._fields):
+                    continue
                 row = Row(**record)
                 row = row._replace(
                     stamp=tuple(row.stamp), signed=tuple(row.signed), absolute=tuple(row.absolute)

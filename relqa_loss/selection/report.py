@@ -66,7 +66,7 @@ def write_report(
         table,
         reference,
         files,
-        -1 if document["metric"] == "distance" else 1,
+        1 if document["metric"] == "score" else -1,
         tuple(document["veto"]),
         channels,
         examine,

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from relqa_loss import CHANNELS
+from relqa_loss import CHANNELS, RelationalLoss
 from relqa_loss.cli import select
 from relqa_loss.cli.main import main
-from relqa_loss.functional import relate
+from relqa_loss.functional import relational_distance
 from relqa_loss.imageio import read_image
 from relqa_loss.selection.folders import Job, Measure, PoolMeasure, name_folders, natural_key
 
@@ -74,12 +74,9 @@ def test_ranking_profile_and_reason(run: Path, weights: str, capsys) -> None:  #
     assert document["recommended"] == "step-200"
     assert [row["name"] for row in document["ranking"]] == ["step-200", "step-1000", "step-0"]
     first, second, _ = document["ranking"]
-    expected = relate(
-        read_image(run / "step-200/outputs/3.png")[None],
-        read_image(run / "reference/3.png")[None],
-        weights=weights,
-    )
-    assert document["values"]["step-200"]["3.png"] == pytest.approx(float(expected.distance))
+    pair = [read_image(run / name / "3.png")[None] for name in ("step-200/outputs", "reference")]
+    expected = RelationalLoss(weights=weights)(*pair)
+    assert document["values"]["step-200"]["3.png"] == pytest.approx(float(expected))
     assert first["gain_over_recommended"] is None
     assert second["gain_over_recommended"][2] < 0
     assert second["shared_with_recommended"] == 5
@@ -89,9 +86,20 @@ def test_ranking_profile_and_reason(run: Path, weights: str, capsys) -> None:  #
     assert (duel["win_rate"], duel["images"]) == (1.0, 5)
     printed = capsys.readouterr().out
     assert document["reason"] in printed
-    assert document["reason"].startswith("step-200 is recommended: mean distance")
+    assert document["reason"].startswith("step-200 is recommended: mean loss")
     assert "better than step-1000 by" in document["reason"]
     assert not (run / "out" / "report.html").exists()
+
+
+def test_distances_are_taken_from_the_same_rows(run: Path, weights: str) -> None:
+    choose(run, weights, "--no-report")
+    rows = (run / "out/scores.jsonl").read_text("utf-8")
+    _, document = choose(run, weights, "--no-report", "--resume", "--metric", "distance")
+    assert (run / "out/scores.jsonl").read_text("utf-8") == rows
+    pair = [read_image(run / name / "3.png")[None] for name in ("step-200/outputs", "reference")]
+    expected = relational_distance(*pair, weights=weights)
+    assert document["values"]["step-200"]["3.png"] == pytest.approx(float(expected))
+    assert document["reason"].startswith("step-200 is recommended: mean distance")
 
 
 def test_missing_and_unreadable_files_are_named_and_left_out_pairwise(
