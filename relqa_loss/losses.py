@@ -33,6 +33,7 @@ from relqa_loss.functional import (
     weighted_mean,
     weighted_values,
 )
+from relqa_loss.network._lean import channel_error
 from relqa_loss.network._precision import full_precision
 from relqa_loss.network.model import LEAST_SHARE, Encoding, Relation
 from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, find_weights
@@ -200,12 +201,13 @@ class RelationalLoss(_Loss):
         image, reference = self._prepare(preds, target)
         cells = prepare_weight(weight, reference)
         with full_precision(reference):
+            pixels = None
+            if self.pixel_weight:
+                error = channel_error(preds.to(image.dtype), target.to(image.dtype))
+                pixels = self.pixel_weight / self.data_range * weighted_mean(error, weight)
             encoded = encode_reference(self.network, reference)
             values = self.network.distance(encoded, image, self.factors, cells)
-            if self.pixel_weight:
-                raw = preds.to(image.dtype) / self.data_range
-                wanted = target.to(image.dtype) / self.data_range
-                values = values + self.pixel_weight * weighted_mean((raw - wanted).abs(), weight)
+            values = values if pixels is None else values + pixels
         return reduce_batch(values, self.reduction)
 
     def relation(self, preds: Tensor, target: Tensor, weight: Tensor | None = None) -> Relation:

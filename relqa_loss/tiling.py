@@ -131,8 +131,8 @@ class _Span(NamedTuple):
 def _sums(network: ParityNetwork, image: Tensor, reference: Tensor, kept: tuple[Any, ...]) -> _Sums:
     with full_precision(reference):
         one, other = network.encode(reference), network.encode(image)
-        forth = network.density(one, other.image)[kept].double()
-        back = network.density(other, one.image)[kept].double()
+        forth = network.density(one, other.image - one.image)[kept].double()
+        back = network.density(other, one.image - other.image)[kept].double()
         streams, _ = network.streams_and_direction(one, other)
         evidence = network.evidence(streams)[kept].double()
     cells = (1, 2, 3)

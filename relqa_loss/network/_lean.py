@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+from relqa_loss.network._precision import full_precision
+
 ONSET = 0.1
 """Learned magnitudes below this grow quadratically."""
 LEAK = 0.1
@@ -47,9 +49,64 @@ def saturated_sum(visible: Tensor, weights: Tensor) -> Tensor:
     return result
 
 
+def frozen_conv(image: Tensor, weight: Tensor, *, stride: int = 1, padding: int = 0) -> Tensor:
+    """``conv2d`` without a bias, which keeps its input only if the weights are being learned."""
+    if weight.requires_grad:
+        return F.conv2d(image, weight, stride=stride, padding=padding)
+    result: Tensor = _FrozenConv.apply(image, weight, stride, padding)
+    return result
+
+
+def channel_error(preds: Tensor, target: Tensor) -> Tensor:
+    """``(preds - target).abs().mean(1, keepdim=True)``, which keeps the images and nothing else."""
+    result: Tensor = _ChannelError.apply(preds, target)
+    return result
+
+
 def saturate(magnitude: Tensor) -> Tensor:
     """v / (1 + v) + 0.1 v."""
     return (magnitude / (1 + magnitude)).add_(magnitude, alpha=LEAK)
+
+
+class _FrozenConv(Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(image: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+        return F.conv2d(image, weight, stride=stride, padding=padding)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int, int], output: Tensor) -> None:
+        _, weight, ctx.stride, ctx.padding = inputs
+        ctx.save_for_backward(weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if not ctx.needs_input_grad[0]:
+            return None, None, None, None
+        (weight,) = ctx.saved_tensors
+        with full_precision(grad):  # a backward pass may be called under autocast
+            to_image = F.conv_transpose2d(grad, weight, stride=ctx.stride, padding=ctx.padding)
+        return to_image, None, None, None
+
+
+class _ChannelError(Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(preds: Tensor, target: Tensor) -> Tensor:
+        return (preds - target).abs_().mean(1, keepdim=True)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        preds, target = ctx.saved_tensors
+        signed = (preds - target).sign() * (grad / preds.shape[1])
+        first, second = ctx.needs_input_grad
+        return signed if first else None, -signed if second else None
 
 
 class _Onset(Function):

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relqa_loss.network._layout import by_position, channels_last, space_to_depth
-from relqa_loss.network._lean import mean_magnitude, onset, saturated_sum
+from relqa_loss.network._lean import frozen_conv, mean_magnitude, onset, saturated_sum
 from relqa_loss.network.pyramid import PYRAMID_BANDS, PixelPyramid
 
 
@@ -38,9 +38,9 @@ class _ErrorStage(nn.Module):
         _init_gate(self.gate)
 
     def forward(self, error: Tensor, reference: Tensor) -> Tensor:
-        error = self.reduce(error) * _bounded(self.gate(reference))
-        mixed: Tensor = self.mix(error)
-        return mixed.add_(error)
+        error = frozen_conv(error, self.reduce.weight, stride=2)
+        error = error * _bounded(self.gate(reference))
+        return frozen_conv(error, self.mix.weight, padding=1).add_(error)
 
 
 class _FirstStage(nn.Module):
@@ -55,7 +55,7 @@ class _FirstStage(nn.Module):
 
     def forward(self, error: Tensor, reference: Tensor) -> Tensor:
         weight = by_position(self.reduce.weight)
-        reduced = F.conv2d(space_to_depth(error), weight, padding=1)
+        reduced = frozen_conv(space_to_depth(error), weight, padding=1)
         return reduced * _bounded(self.gate(reference))
 
 
@@ -90,7 +90,7 @@ class _Judgement(nn.Module):
         sizes = [signed.shape[1], signed.shape[1], unsigned.shape[1]]
         more, less, plain = torch.split(F.softplus(self.blend), sizes, 1)
         blend = torch.cat([(more - less) / 2, (more + less) / 2, plain], 1)
-        visible = F.conv2d(torch.cat([signed, signed.abs(), unsigned], 1), blend)
+        visible = frozen_conv(torch.cat([signed, signed.abs(), unsigned], 1), blend)
         if coarser is not None:
             visible = visible.add_(_up(coarser))
         return visible * F.softplus(self.visibility(reference).add_(0.5))

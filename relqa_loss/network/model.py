@@ -128,8 +128,9 @@ class ParityNetwork(nn.Module):
         """
         streams = self.mapper(reference.image, image.image)
         steering = self._steering(streams.maps, channel_weights)
-        forth = self._distance(reference, image.image, steering, weight)
-        back = self._distance(image, reference.image, steering, weight)
+        difference = image.image - reference.image
+        forth = self._distance(reference, difference, steering, weight)
+        back = self._distance(image, -difference, steering, weight)
         score = 0.5 * (forth + back) * self._direction(streams, reference.size, weight)
         return Relation(self._crop(streams.maps, reference.size), score, forth)
 
@@ -149,7 +150,8 @@ class ParityNetwork(nn.Module):
             weight: As in :meth:`relate`.
         """
         if channel_weights is None:
-            return self._distance(reference, _prepared(image).image, None, weight)
+            # Nothing here holds on to the prepared image: at full resolution that would show.
+            return self._distance(reference, _prepared(image).image - reference.image, None, weight)
         return self.maps_and_distance(reference, image, channel_weights, weight)[1]
 
     def plain_distance(self, reference: Encoding, image: Tensor | Encoding) -> Tensor:
@@ -167,7 +169,7 @@ class ParityNetwork(nn.Module):
         pixels = _prepared(image).image
         maps = self.mapper(reference.image, pixels).maps
         steering = self._steering(maps, channel_weights)
-        distance = self._distance(reference, pixels, steering, weight)
+        distance = self._distance(reference, pixels - reference.image, steering, weight)
         return self._crop(maps, reference.size), distance
 
     def distortion_maps(self, reference: Tensor | Encoding, image: Tensor | Encoding) -> Tensor:
@@ -191,7 +193,7 @@ class ParityNetwork(nn.Module):
         self, reference: Encoding, image: Encoding, channel_weights: Tensor | None = None
     ) -> Tensor:
         """The distance's density, N×1×⌈H/4⌉×⌈W/4⌉, non-negative: where the errors are seen."""
-        density = self.error(image.image - reference.image, reference.features) * self.scale
+        density = self.density(reference, image.image - reference.image)
         if channel_weights is not None:
             maps = self.mapper(reference.image, image.image).maps
             share, extra = self._steering_maps(maps, channel_weights)
@@ -213,9 +215,14 @@ class ParityNetwork(nn.Module):
         gate = torch.sigmoid(self.direction_gate(streams.even))
         return _wide(self.direction_head(streams.odd * gate))
 
-    def density(self, reference: Encoding, pixels: Tensor) -> Tensor:
-        """What the distance pools: non-negative, N×1×h×w on the padded grid."""
-        return _wide(self.error(pixels - reference.image, reference.features)) * self.scale
+    def density(self, reference: Encoding, difference: Tensor) -> Tensor:
+        """What the distance pools: non-negative, N×1×h×w on the padded grid.
+
+        Args:
+            reference: From :meth:`encode`.
+            difference: Of the other encoding's image and the reference's.
+        """
+        return _wide(self.error(difference, reference.features)) * self.scale
 
     def pooled(self, mean: Tensor, power: Tensor) -> Tensor:
         """The distance, from the mean of the density and of its square."""
@@ -246,11 +253,11 @@ class ParityNetwork(nn.Module):
     def _distance(
         self,
         reference: Encoding,
-        pixels: Tensor,
+        difference: Tensor,
         steering: tuple[Tensor, Tensor] | None,
         weight: Tensor | None,
     ) -> Tensor:
-        density = self.density(reference, pixels)
+        density = self.density(reference, difference)
         if steering is not None:
             density = density * steering[0] + steering[1]
         if weight is None:

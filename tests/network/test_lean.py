@@ -10,11 +10,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relqa_loss.network._layout import by_position, space_to_depth
-from relqa_loss.network._lean import LEAK, ONSET, mean_magnitude, onset, saturated_sum
+from relqa_loss.network._lean import (
+    LEAK,
+    ONSET,
+    channel_error,
+    frozen_conv,
+    mean_magnitude,
+    onset,
+    saturated_sum,
+)
 from relqa_loss.network.pyramid import PixelPyramid
 
 Function = Callable[[Tensor], Tensor]
 WEIGHTS = torch.rand(1, 6, 1, 1, generator=torch.Generator().manual_seed(1)).double()
+
+
+KERNEL = torch.randn(4, 6, 3, 3, generator=torch.Generator().manual_seed(3)).double()
+TARGET = torch.zeros((), dtype=torch.float64)
 
 
 def plain_onset(error: Tensor) -> Tensor:
@@ -53,6 +65,12 @@ CASES = {
     ),
     "saturated sum": (lambda error: saturated_sum(error.abs(), WEIGHTS),
                       lambda error: plain_sum(error.abs()), 6),
+    "frozen convolution": (lambda error: frozen_conv(error, KERNEL, padding=1),
+                           lambda error: F.conv2d(error, KERNEL, padding=1), 6),
+    "frozen reduction": (lambda error: frozen_conv(error, KERNEL[..., 1:, 1:], stride=2),
+                         lambda error: F.conv2d(error, KERNEL[..., 1:, 1:], stride=2), 6),
+    "channel error": (lambda error: channel_error(error, TARGET),
+                      lambda error: (error - TARGET).abs().mean(1, keepdim=True), 3),
     "pyramid": (pyramid, plain_pyramid, 3),
 }  # fmt: skip
 
@@ -114,6 +132,8 @@ def test_function_transforms(case: tuple[Function, Function, Tensor]) -> None:
 def test_no_gradient_at_zero(name: str) -> None:
     ours, _, channels = CASES[name]
     error = torch.zeros(1, channels, 32, 32, dtype=torch.float64, requires_grad=True)
+    if name.startswith("frozen"):
+        pytest.skip("linear")
     ours(error).sum().backward()
     assert error.grad is not None
     assert not bool(error.grad.any())
@@ -143,3 +163,35 @@ def test_space_to_depth_is_pixel_unshuffle_in_another_order() -> None:
     found = F.conv2d(space_to_depth(image), by_position(weight), padding=1)
     torch.testing.assert_close(found, wanted)
     assert space_to_depth(image).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_convolutions_that_learn_get_their_gradient() -> None:
+    error, kernel = sample(6), KERNEL.clone().requires_grad_()
+    frozen_conv(error, kernel, padding=1).square().sum().backward()
+    wanted = KERNEL.clone().requires_grad_()
+    F.conv2d(error, wanted, padding=1).square().sum().backward()
+    assert kernel.grad is not None
+    torch.testing.assert_close(kernel.grad, wanted.grad)
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_frozen_convolutions_do_not_keep_their_input(learned: bool) -> None:
+    error, kept = sample(6).requires_grad_(), []
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept.append(tensor.shape)
+        return tensor
+
+    kernel = KERNEL.clone().requires_grad_(learned)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        frozen_conv(error, kernel, padding=1)
+    assert (error.shape in kept) == learned
+
+
+def test_channel_error_has_a_gradient_for_both() -> None:
+    first, second = sample(3, 1).requires_grad_(), sample(3, 2).requires_grad_()
+    found = torch.autograd.grad(channel_error(first, second).square().sum(), (first, second))
+    wanted = torch.autograd.grad(
+        (first - second).abs().mean(1, keepdim=True).square().sum(), (first, second)
+    )
+    torch.testing.assert_close(found, wanted)
