@@ -296,8 +296,10 @@ def check_bootstrap(case: Case) -> None:
         for i in range(len(case.batches[0]["preds"]))
     ]
     raw = mixed.compute()["raw"]
-    assert raw.min() >= min(single) - 1e-6, "bootstrap below all images"
-    assert raw.max() <= max(single) + 1e-6, "bootstrap above all images"
+    # A batch and its images one by one may differ in their last digits.
+    slack = 1e-5 * max(1.0, *(abs(value) for value in single))
+    assert raw.min() >= min(single) - slack, "bootstrap below all images"
+    assert raw.max() <= max(single) + slack, "bootstrap above all images"
     if len(set(single)) > 1:
         assert raw.std() > 0, "bootstrap does not resample"
 
