@@ -53,13 +53,13 @@ class Fact:
 
 
 FACTS: tuple[Fact, ...] = (
-    Fact(_LOST_CONTRAST, _GAINED_CONTRAST, (21, 34), "Ponomarenko et al., CADSM 2011", share=3),
+    Fact(_LOST_CONTRAST, _GAINED_CONTRAST, (21, 34), "Ponomarenko et al., CADSM 2011", share=8),
     Fact(
         _LOST_COLOUR,
         _GAINED_COLOUR,
         (24, 36),
         "Fedorovskaya et al., Color Res. Appl. 22 (1997)",
-        share=2,
+        share=4,
     ),
     Fact(
         (*_NOISE, *_BLUR, *_CODECS, *_SEEN_NOISE),
@@ -119,7 +119,7 @@ FACTS: tuple[Fact, ...] = (
         share=2,
     ),
     Fact(("coarse_420",), ("coarse_444",), None, "by construction: less colour", share=2),
-    Fact(("luma_blur",), ("chroma_blur",), (28, 38), "Mullen, J. Physiol. 359 (1985)"),
+    Fact(("luma_blur",), ("chroma_blur",), (28, 38), "Mullen, J. Physiol. 359 (1985)", share=2),
 )
 
 
