@@ -20,6 +20,8 @@ from relqa_loss._files import write_atomically
 from relqa_loss.network import find_weights
 
 _LATER = {"options": "", "precision": "float32"}
+_FIRST_EXPONENT = -3.0  # a fresh codec learns to show something before it learns to save
+_RATE_GAIN = 0.01  # three times as much starves it, and takes hundreds of steps to let go
 _RAMP = 0.6  # share of the steps over which a ramped distance comes in
 
 
@@ -68,15 +70,15 @@ class RateControl:
 
     def __init__(self, bits: float) -> None:
         self.bits = bits
-        self.exponent = 0.0
+        self.exponent = _FIRST_EXPONENT
         self.unit: float | None = None
 
     def __call__(self, distortion: Tensor, rate: Tensor) -> Tensor:
         now = float(distortion.detach())
         self.unit = now if self.unit is None else 0.95 * self.unit + 0.05 * now
         total: Tensor = distortion / self.unit + math.exp(self.exponent) * rate
-        excess = float(rate.detach()) / self.bits - 1
-        self.exponent = min(max(self.exponent + 0.03 * min(excess, 2.0), -8.0), 4.0)
+        excess = math.log(max(float(rate.detach()), 1e-3) / self.bits)
+        self.exponent += _RATE_GAIN * min(max(excess, -1.0), 1.0)
         return total
 
 

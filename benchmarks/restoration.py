@@ -34,7 +34,7 @@ from relqa_loss.network import find_weights
 from relqa_loss.training.photos import find_photos, random_crop, read_photo
 
 LOSSES = (*RIVALS, OURS, "distance alone", "SpatialMapWeightedLoss", "LPIPS + L1")
-STEPS = {"denoise": 250, "upscale": 250, "deblur": 250, "codec": 400}
+STEPS = {"denoise": 250, "upscale": 250, "deblur": 250, "codec": 2000}
 ONE_SEED = frozenset({"codec"})
 LEFT_OUT = 16  # train photographs that --tune judges on
 
