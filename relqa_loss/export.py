@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from relqa_loss._files import write_atomically
+from relqa_loss.network._layout import GRID
 from relqa_loss.network.model import ParityNetwork, Relation
 from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, find_weights, load_pretrained
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 Output = Literal["distance", "score", "maps"]
 
-GRID = 16
-"""Sides of images that an exported program takes are multiples of it."""
 _LARGEST = 65_536  # pixels of a side; images of a batch
 _TOO_SMALL = 2  # below two, torch.export takes a size for a constant
 

@@ -201,14 +201,17 @@ class RelationalLoss(_Loss):
         image, reference = self._prepare(preds, target)
         cells = prepare_weight(weight, reference)
         with full_precision(reference):
-            pixels = None
-            if self.pixel_weight:
-                error = channel_error(preds.to(image.dtype), target.to(image.dtype))
-                pixels = self.pixel_weight / self.data_range * weighted_mean(error, weight)
+            # First, so that its gradient comes last and is not in memory all the while.
+            pixels = self._pixel_term(preds, target, weight) if self.pixel_weight else None
             encoded = encode_reference(self.network, reference)
             values = self.network.distance(encoded, image, self.factors, cells)
             values = values if pixels is None else values + pixels
         return reduce_batch(values, self.reduction)
+
+    def _pixel_term(self, preds: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        dtype = self.network.scale.dtype
+        error = channel_error(preds.to(dtype), target.to(dtype))
+        return self.pixel_weight / self.data_range * weighted_mean(error, weight)
 
     def relation(self, preds: Tensor, target: Tensor, weight: Tensor | None = None) -> Relation:
         """Maps, score and distance per image, without reduction.
@@ -227,7 +230,10 @@ class RelationalLoss(_Loss):
             return self.network.relate(encoded, seen, self.factors, cells)
 
     def encode(self, target: Tensor) -> Encoding:
-        """Encode a reference once, for many calls of :meth:`distance_to`."""
+        """Encode a reference once, for many calls of :meth:`distance_to`.
+
+        The encoding is of a copy: ``target`` may be overwritten.
+        """
         reference = prepare_image(
             target,
             "target",
@@ -236,7 +242,7 @@ class RelationalLoss(_Loss):
             on_out_of_range=self.on_out_of_range,
         )
         with full_precision(reference):
-            return encode_reference(self.network, reference)
+            return encode_reference(self.network, reference.clone())
 
     def distance_to(
         self, encoding: Encoding, preds: Tensor, weight: Tensor | None = None
@@ -277,9 +283,8 @@ class RelationalLoss(_Loss):
             values = self.network.distance(encoding, image, self.factors, cells)
             if self.pixel_weight:
                 raw = preds.to(image.dtype) / self.data_range
-                height, width = encoding.size
-                wanted = encoding.image[..., :height, :width] + 0.5  # it was centred and padded
-                values = values + self.pixel_weight * weighted_mean((raw - wanted).abs(), weight)
+                error = (raw - encoding.image).abs()
+                values = values + self.pixel_weight * weighted_mean(error, weight)
         return reduce_batch(values, self.reduction)
 
     def _options(self) -> str:

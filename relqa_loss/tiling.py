@@ -11,13 +11,13 @@ from torch import Tensor
 
 from relqa_loss._inputs import OnOutOfRange, check_options, prepare_pair
 from relqa_loss.functional import network_dtype, network_for
+from relqa_loss.network._layout import GRID
 from relqa_loss.network._precision import full_precision
 from relqa_loss.network.model import MAP_STRIDE, ParityNetwork, sharpened
 from relqa_loss.network.pretrained import DEFAULT_WEIGHTS
 
 MARGIN = 128
 """Pixels around a tile that are measured with it; what lies farther away does not reach it."""
-_GRID = 16
 
 
 class Measured(NamedTuple):
@@ -81,12 +81,12 @@ def measure_in_tiles(
         True
     """
     check_options(data_range, on_out_of_range, "mean")
-    if tile < _GRID or tile % _GRID:
-        raise ValueError(f"tile must be a positive multiple of {_GRID}, got {tile}")
+    if tile < GRID or tile % GRID:
+        raise ValueError(f"tile must be a positive multiple of {GRID}, got {tile}")
     dtype = network_dtype(preds) if isinstance(preds, Tensor) else torch.float32
     alike = isinstance(preds, Tensor) and isinstance(target, Tensor) and preds.shape == target.shape
     # Types and shapes first, on a corner that stands for the whole; values piece by piece.
-    corner = (..., slice(2 * _GRID), slice(2 * _GRID))
+    corner = (..., slice(2 * GRID), slice(2 * GRID))
     pair = (preds[corner], target[corner]) if alike else (preds, target)
     prepare_pair(*pair, dtype=dtype, data_range=data_range, on_out_of_range="ignore")
     network = network_for(weights, preds.device, dtype)
@@ -131,8 +131,8 @@ class _Span(NamedTuple):
 def _sums(network: ParityNetwork, image: Tensor, reference: Tensor, kept: tuple[Any, ...]) -> _Sums:
     with full_precision(reference):
         one, other = network.encode(reference), network.encode(image)
-        forth = network.density(one, other.image - one.image)[kept].double()
-        back = network.density(other, one.image - other.image)[kept].double()
+        forth = network.density(one, other.image)[kept].double()
+        back = network.density(other, one.image)[kept].double()
         streams, _ = network.streams_and_direction(one, other)
         evidence = network.evidence(streams)[kept].double()
     cells = (1, 2, 3)
@@ -150,7 +150,7 @@ def _pooled(network: ParityNetwork, sums: _Sums, height: int, width: int) -> Mea
     cells = height * width / MAP_STRIDE**2
     forth = network.pooled(sums.density / cells, sums.power / cells)
     back = network.pooled(sums.back / cells, sums.back_power / cells)
-    padded = -(-height // _GRID) * -(-width // _GRID) * (_GRID // MAP_STRIDE) ** 2
+    padded = -(-height // GRID) * -(-width // GRID) * (GRID // MAP_STRIDE) ** 2
     direction = sharpened(sums.evidence / padded, sums.magnitude / padded)
     score = 0.5 * (forth + back) * direction
     return Measured(forth.float(), score.float())

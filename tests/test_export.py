@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from relqa_loss.export import GRID, export_onnx, export_program
+from relqa_loss.export import export_onnx, export_program
 from relqa_loss.network import find_weights, load_pretrained
 
 SHAPES = [(1, 3, 32, 32), (3, 3, 128, 80), (2, 3, 96, 160)]
@@ -69,8 +69,3 @@ def test_wrong_requests_are_refused(tmp_path: Path) -> None:
             export_program(outputs=outputs)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"must end in \.onnx"):
         export_onnx(tmp_path / "network.pt")
-
-
-def test_sides_are_on_the_grid_of_the_network() -> None:
-    network = load_pretrained()
-    assert network.encode(torch.rand(1, 3, GRID + 1, 2 * GRID)).image.shape[-2:] == (32, 32)

@@ -1,8 +1,21 @@
-"""Memory layout: which one convolutions take."""
+"""Memory layout, which one convolutions take; and the grid that images are padded to."""
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+GRID = 16
+"""The coarsest stride; sides are padded to a multiple of it."""
+
+
+def padded(image: Tensor) -> Tensor:
+    """``image`` with zeros below and on the right, up to sides that :data:`GRID` divides."""
+    height, width = image.shape[-2:]
+    if not torch.compiler.is_compiling() and height % GRID == 0 == width % GRID:
+        return image  # padding by nothing would copy
+    return F.pad(image, (0, -width % GRID, 0, -height % GRID))
 
 
 def channels_last(image: Tensor) -> Tensor:

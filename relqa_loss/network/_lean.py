@@ -151,8 +151,9 @@ class _MeanMagnitude(Function):
 
 def _slope(error: Tensor) -> Tensor:
     """Derivative of :func:`onset`: 1 − (a / (|e| + a))²."""
-    rest = ONSET / (error.abs() + ONSET)
-    return 1 - rest * rest
+    # Exactly 0 at 0: the unit is a before anything is rounded.
+    rest = error.abs().mul_(1 / ONSET).add_(1).reciprocal_()
+    return (rest * rest).neg_().add_(1)
 
 
 class _SaturatedSum(Function):

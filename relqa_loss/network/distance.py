@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from relqa_loss.network._layout import by_position, channels_last, space_to_depth
+from relqa_loss.network._layout import by_position, channels_last, padded, space_to_depth
 from relqa_loss.network._lean import frozen_conv, mean_magnitude, onset, saturated_sum
 from relqa_loss.network.pyramid import PYRAMID_BANDS, PixelPyramid
 
@@ -130,32 +130,40 @@ class RadialDistance(nn.Module):
             )
         )
 
-    def forward(self, error: Tensor, reference: Sequence[Tensor]) -> Tensor:
-        """Error N×3×H×W (sides divisible by 16) → density N×1×H/4×W/4, non-negative."""
+    def forward(self, image: Tensor, reference: Tensor, features: Sequence[Tensor]) -> Tensor:
+        """Image and reference N×3×H×W → density N×1×H'/4×W'/4 on the padded grid, non-negative.
+
+        Args:
+            image: What is judged.
+            reference: What it is compared with.
+            features: Of the reference, from the encoder.
+        """
+        error = padded(image - reference)
         bands = self.pyramid(error)
-        current = self.first(error, reference[0])
+        current = self.first(error, features[0])
+        del error  # at full resolution, it would show in the peak of memory
         finest = mean_magnitude(current)
         signed = []
-        for stage, features in zip(self.stages, reference[1:], strict=True):
-            current = stage(current, features)
+        for stage, seen in zip(self.stages, features[1:], strict=True):
+            current = stage(current, seen)
             signed.append(onset(current))
         bands = tuple(channels_last(band) for band in bands)
         unsigned = [torch.cat([bands[0], finest], 1), bands[1], bands[2]]
         visible: Tensor | None = None
-        density = error.new_zeros(())
+        density = image.new_zeros(())
         for level in (2, 1, 0):
             judgement = cast(_Judgement, self.judgements[level])
-            visible = judgement(signed[level], unsigned[level], reference[level + 1], visible)
+            visible = judgement(signed[level], unsigned[level], features[level + 1], visible)
             density = density + judgement.density(visible)
             density = density + self.floor * bands[level].sum(1, keepdim=True)
             density = _up(density) if level else density
         return density
 
-    def plain(self, error: Tensor) -> Tensor:
+    def plain(self, image: Tensor, reference: Tensor) -> Tensor:
         """The part of the density's mean that no weight can change, of shape N."""
-        bands = self.pyramid(error)
+        bands = self.pyramid(padded(image - reference))
         return self.floor * sum(
-            (band.sum(1).mean((1, 2)) for band in bands), start=error.new_zeros(len(error))
+            (band.sum(1).mean((1, 2)) for band in bands), start=image.new_zeros(len(image))
         )
 
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from relqa_loss.network._layout import padded
 from relqa_loss.network.config import NetworkConfig
 from relqa_loss.network.distance import RadialDistance
 from relqa_loss.network.encoder import Encoder
@@ -16,7 +17,6 @@ from relqa_loss.network.parity import even_conv, odd_conv, odd_softsign
 
 MAP_STRIDE = 4
 """Image pixels per cell of the maps, along each side."""
-_GRID = 16  # the coarsest stride; sides are padded to a multiple of it
 LEAST_SHARE = 0.05
 """What channel weights below 1 leave of the distance at least, so that nothing goes unpunished."""
 _SHARE_EPS = 0.05  # below this summed magnitude no channel prevails
@@ -40,11 +40,14 @@ class Encoding(NamedTuple):
     """An image prepared by :meth:`ParityNetwork.encode`, reusable against many others."""
 
     image: Tensor
-    """Centred on mid-grey and padded, N×3×H'×W'."""
+    """As it was given, N×3×H×W; not a copy."""
     features: tuple[Tensor, ...]
     """At strides 2, 4, 8 and 16: what a reference needs, to be the measure of a distance."""
-    size: tuple[int, int]
-    """Height and width before padding."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.image.shape[-2], self.image.shape[-1]
 
 
 class ParityNetwork(nn.Module):
@@ -94,10 +97,10 @@ class ParityNetwork(nn.Module):
     def encode(self, image: Tensor) -> Encoding:
         """Features of ``image`` (N×3×H×W in [0, 1]), for use in :meth:`relate`.
 
-        A reference that many images are compared with needs to be encoded only once.
+        A reference that many images are compared with needs to be encoded only once. The encoding
+        holds on to ``image``, which must not be changed in place as long as it is used.
         """
-        padded = _pad(image)
-        return Encoding(padded, self.encoder(padded), (image.shape[-2], image.shape[-1]))
+        return Encoding(image, self.encoder(_centred(image)))
 
     def forward(
         self,
@@ -126,11 +129,10 @@ class ParityNetwork(nn.Module):
                 become weighted means, and ``distance ≥ c · mean|image − reference|`` holds for
                 the mean weighted alike. The maps are not changed.
         """
-        streams = self.mapper(reference.image, image.image)
+        streams = self._streams(reference, image)
         steering = self._steering(streams.maps, channel_weights)
-        difference = image.image - reference.image
-        forth = self._distance(reference, difference, steering, weight)
-        back = self._distance(image, -difference, steering, weight)
+        forth = self._distance(reference, image.image, steering, weight)
+        back = self._distance(image, reference.image, steering, weight)
         score = 0.5 * (forth + back) * self._direction(streams, reference.size, weight)
         return Relation(self._crop(streams.maps, reference.size), score, forth)
 
@@ -150,13 +152,12 @@ class ParityNetwork(nn.Module):
             weight: As in :meth:`relate`.
         """
         if channel_weights is None:
-            # Nothing here holds on to the prepared image: at full resolution that would show.
-            return self._distance(reference, _prepared(image).image - reference.image, None, weight)
+            return self._distance(reference, _pixels(image), None, weight)
         return self.maps_and_distance(reference, image, channel_weights, weight)[1]
 
     def plain_distance(self, reference: Encoding, image: Tensor | Encoding) -> Tensor:
         """The part of :meth:`distance` that no weight can change, of shape N."""
-        return self.error.plain(_prepared(image).image - reference.image) * self.scale
+        return self.error.plain(_pixels(image), reference.image) * self.scale
 
     def maps_and_distance(
         self,
@@ -166,17 +167,15 @@ class ParityNetwork(nn.Module):
         weight: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Maps and distance of :meth:`relate` without the score, which costs a second distance."""
-        pixels = _prepared(image).image
-        maps = self.mapper(reference.image, pixels).maps
+        maps = self._streams(reference, image).maps
         steering = self._steering(maps, channel_weights)
-        distance = self._distance(reference, pixels - reference.image, steering, weight)
+        distance = self._distance(reference, _pixels(image), steering, weight)
         return self._crop(maps, reference.size), distance
 
     def distortion_maps(self, reference: Tensor | Encoding, image: Tensor | Encoding) -> Tensor:
         """The maps alone, N×K×⌈H/4⌉×⌈W/4⌉."""
-        reference = _prepared(reference)
-        maps = self.mapper(reference.image, _prepared(image).image).maps
-        return self._crop(maps, reference.size)
+        maps = self._streams(reference, image).maps
+        return self._crop(maps, _size(reference))
 
     def streams_and_direction(
         self, reference: Tensor | Encoding, image: Tensor | Encoding
@@ -185,17 +184,16 @@ class ParityNetwork(nn.Module):
 
         The direction, N values in [−1, 1], is what a magnitude is multiplied with to be the score.
         """
-        reference = _prepared(reference)
-        streams = self.mapper(reference.image, _prepared(image).image)
-        return streams, self._direction(streams, reference.size)
+        streams = self._streams(reference, image)
+        return streams, self._direction(streams, _size(reference))
 
     def distance_map(
         self, reference: Encoding, image: Encoding, channel_weights: Tensor | None = None
     ) -> Tensor:
         """The distance's density, N×1×⌈H/4⌉×⌈W/4⌉, non-negative: where the errors are seen."""
-        density = self.density(reference, image.image - reference.image)
+        density = self.density(reference, image.image)
         if channel_weights is not None:
-            maps = self.mapper(reference.image, image.image).maps
+            maps = self._streams(reference, image).maps
             share, extra = self._steering_maps(maps, channel_weights)
             density = density * share + extra
         return self._crop(density, reference.size)
@@ -215,19 +213,17 @@ class ParityNetwork(nn.Module):
         gate = torch.sigmoid(self.direction_gate(streams.even))
         return _wide(self.direction_head(streams.odd * gate))
 
-    def density(self, reference: Encoding, difference: Tensor) -> Tensor:
-        """What the distance pools: non-negative, N×1×h×w on the padded grid.
-
-        Args:
-            reference: From :meth:`encode`.
-            difference: Of the other encoding's image and the reference's.
-        """
-        return _wide(self.error(difference, reference.features)) * self.scale
+    def density(self, reference: Encoding, image: Tensor) -> Tensor:
+        """What the distance of ``image`` pools: non-negative, N×1×h×w on the padded grid."""
+        return _wide(self.error(image, reference.image, reference.features)) * self.scale
 
     def pooled(self, mean: Tensor, power: Tensor) -> Tensor:
         """The distance, from the mean of the density and of its square."""
         rms = torch.sqrt(power + _RMS_EPS**2) - _RMS_EPS
         return mean + F.softplus(self.peak) * rms
+
+    def _streams(self, reference: Tensor | Encoding, image: Tensor | Encoding) -> Streams:
+        return self.mapper(_centred(_pixels(reference)), _centred(_pixels(image)))  # type: ignore[no-any-return]
 
     def _steering(
         self, maps: Tensor, channel_weights: Tensor | None
@@ -253,18 +249,18 @@ class ParityNetwork(nn.Module):
     def _distance(
         self,
         reference: Encoding,
-        difference: Tensor,
+        image: Tensor,
         steering: tuple[Tensor, Tensor] | None,
         weight: Tensor | None,
     ) -> Tensor:
-        density = self.density(reference, difference)
+        density = self.density(reference, image)
         if steering is not None:
             density = density * steering[0] + steering[1]
         if weight is None:
             # Padded cells differ by nothing; without this factor they would dilute the mean.
             height, width = reference.size
-            padded = reference.image.shape[-2] * reference.image.shape[-1]
-            share = padded / (height * width)
+            cells = density.shape[-2] * density.shape[-1]
+            share = cells * MAP_STRIDE**2 / (height * width)
             mean = density.mean((1, 2, 3)) * share
             power = density.square().mean((1, 2, 3)) * share
         else:
@@ -322,17 +318,15 @@ def _spread(
     return F.pad(weight, margin, mode="replicate"), total
 
 
-def _prepared(image: Tensor | Encoding) -> Encoding:
-    """``image`` as an encoding; one without features if it is a tensor."""
-    if isinstance(image, Encoding):
-        return image
-    return Encoding(_pad(image), (), (image.shape[-2], image.shape[-1]))
+def _pixels(image: Tensor | Encoding) -> Tensor:
+    return image.image if isinstance(image, Encoding) else image
 
 
-def _pad(image: Tensor) -> Tensor:
-    height, width = image.shape[-2:]
+def _size(image: Tensor | Encoding) -> tuple[int, int]:
+    height, width = _pixels(image).shape[-2:]
+    return height, width
+
+
+def _centred(image: Tensor) -> Tensor:
     # Centred before padding, so that the padding is mid-grey in both images: no difference.
-    centred = image - 0.5
-    if not torch.compiler.is_compiling() and height % _GRID == 0 == width % _GRID:
-        return centred  # padding by nothing would copy
-    return F.pad(centred, (0, -width % _GRID, 0, -height % _GRID))
+    return padded(image - 0.5)

@@ -222,7 +222,7 @@ def consensus(ranks: Tensor) -> tuple[Tensor, Tensor]:
 
 def _select(encoding: Encoding, rows: Tensor) -> Encoding:
     rows = rows.to(encoding.image.device)
-    return Encoding(encoding.image[rows], tuple(f[rows] for f in encoding.features), encoding.size)
+    return Encoding(encoding.image[rows], tuple(f[rows] for f in encoding.features))
 
 
 def _channels_last(image: Tensor) -> Tensor:

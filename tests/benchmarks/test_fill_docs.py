@@ -1,0 +1,120 @@
+"""Tables go from the benchmarks' files to their places in the documentation, and nowhere else."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+FIGURES = """12 photographs. Weights relqa-base@12345678.
+
+### denoiser: white noise
+
+| loss | PSNR |
+| --- | --- |
+| L1 | 27.7 |
+
+Some text.
+
+| better by | PSNR |
+| --- | --- |
+| ours over L1 | +0.1 |
+
+### deblurring
+
+| loss | PSNR |
+| --- | --- |
+| L1 | 29.1 |
+"""
+
+
+@pytest.fixture
+def fill(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module("fill_docs")
+
+
+@pytest.fixture
+def figures(tmp_path: Path) -> Path:
+    folder = tmp_path / "figures"
+    folder.mkdir()
+    (folder / "restoration.md").write_text(FIGURES, "utf-8")
+    return folder
+
+
+def place(what: str, content: str = "old\n") -> str:
+    return f"<!-- measured: {what} -->\n{content}<!-- measured end -->"
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [
+        ("restoration", "12 photographs. Weights relqa-base@12345678."),
+        ("restoration / denoiser", "| loss | PSNR |\n| --- | --- |\n| L1 | 27.7 |"),
+        (
+            "restoration / denoiser / 2",
+            "| better by | PSNR |\n| --- | --- |\n| ours over L1 | +0.1 |",
+        ),
+        ("restoration / deblurring", "| loss | PSNR |\n| --- | --- |\n| L1 | 29.1 |"),
+    ],
+)
+def test_finds_its_table(fill: ModuleType, figures: Path, what: str, expected: str) -> None:
+    assert fill.looked_up(what, figures) == expected
+
+
+def test_fills_a_document_and_leaves_the_rest(
+    fill: ModuleType,
+    figures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    before = f"# Title\n\n{place('restoration / deblurring')}\n\ntext\n\n{place('other')}\n"
+    (docs / "a.md").write_text(before, "utf-8")
+    (docs / "b.md").write_text("no place", "utf-8")
+    monkeypatch.setattr(
+        sys, "argv", ["fill_docs.py", "--figures", str(figures), "--docs", str(docs)]
+    )
+    assert fill.main() == 0
+    assert capsys.readouterr().out == "a.md, left as they were: other\n"
+    after = (docs / "a.md").read_text("utf-8")
+    new = "\n| loss | PSNR |\n| --- | --- |\n| L1 | 29.1 |\n\n"
+    assert after == before.replace(
+        place("restoration / deblurring"), place("restoration / deblurring", new)
+    )
+    fill.main()
+    assert (docs / "a.md").read_text("utf-8") == after
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("restoration / nothing", "0 headings"),
+        ("restoration / de", "2 headings"),
+        ("restoration / denoiser / 3", "table 3 of 2"),
+    ],
+)
+def test_refuses_what_is_not_there(
+    fill: ModuleType, figures: Path, what: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        fill.looked_up(what, figures)
+
+
+def test_the_places_of_the_documentation_are_filled(fill: ModuleType) -> None:
+    documents = list(fill.documents(ROOT / "docs"))
+    assert documents
+    for path in documents:
+        text = path.read_text("utf-8")
+        found = list(fill.PLACE.finditer(text))
+        assert len(found) == text.count("<!-- measured: ") == text.count("<!-- measured end -->")
+        for match in found:
+            content = match[0].removeprefix(match["begin"]).removesuffix(match["end"]).strip()
+            assert content, f"{path.name}: nothing at {match['what']}"
