@@ -1,0 +1,112 @@
+"""Put the tables that the benchmarks wrote where the documentation shows them.
+
+    python benchmarks/fill_docs.py --figures runs/figures [--docs docs]
+
+A place in a Markdown file of ``--docs`` looks like this::
+
+    <!-- measured: restoration / denoiser / 2 -->
+    …
+    <!-- measured end -->
+
+and is given the second table under the heading of ``restoration.md`` that starts with "denoiser".
+Without a number it is the first table, without a heading what stands before all headings. Places
+whose file is not in ``--figures`` stay as they are, and are named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from relqa_loss._files import write_atomically
+
+ROOT = Path(__file__).resolve().parents[1]
+PLACE = re.compile(
+    r"(?P<begin><!-- measured: (?P<what>[^\n]+?) -->\n).*?(?P<end><!-- measured end -->)", re.DOTALL
+)
+
+
+class Missing(Exception):
+    """No such file of figures."""
+
+
+def sections(text: str) -> dict[str, str]:
+    """Headings and what stands below each, up to the next one; ``""`` for what comes first."""
+    parts = re.split(r"^#+ +(.+)$", text, flags=re.MULTILINE)
+    found = {"": parts[0].strip()}
+    for heading, body in zip(parts[1::2], parts[2::2], strict=True):
+        found[heading.strip()] = body.strip()
+    return found
+
+
+def tables(text: str) -> list[str]:
+    """The tables of a text."""
+    return [table.strip() for table in re.findall(r"(?:^\|.*\n?)+", text, flags=re.MULTILINE)]
+
+
+def looked_up(what: str, figures: Path) -> str:
+    """What a place asks for.
+
+    Raises:
+        Missing: If there is no such file.
+        ValueError: If the file has no such heading, several of them, or not as many tables.
+    """
+    file, heading, number = ([part.strip() for part in what.split(" / ")] + ["", ""])[:3]
+    path = figures / f"{file}.md"
+    if not path.is_file():
+        raise Missing(path)
+    found = sections(path.read_text("utf-8"))
+    if not heading:
+        return found[""]
+    matching = [body for title, body in found.items() if title.startswith(heading)]
+    if len(matching) != 1:
+        raise ValueError(f"{path} has {len(matching)} headings that start with {heading!r}")
+    among = tables(matching[0])
+    index = int(number or 1)
+    if not 1 <= index <= len(among):
+        raise ValueError(f"{path}, {heading!r}: table {index} of {len(among)}")
+    return among[index - 1]
+
+
+def filled(text: str, figures: Path, missing: list[str]) -> str:
+    """A document with its places filled; those without a file are added to ``missing``."""
+
+    def replace(place: re.Match[str]) -> str:
+        try:
+            content = looked_up(place["what"], figures)
+        except Missing:
+            missing.append(place["what"])
+            return place[0]
+        return f"{place['begin']}\n{content}\n\n{place['end']}"
+
+    return PLACE.sub(replace, text)
+
+
+def documents(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.glob("*.md")):
+        if PLACE.search(path.read_text("utf-8")):
+            yield path
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--figures", type=Path, required=True, help="folder of the .md files")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs")
+    arguments = parser.parse_args()
+    for path in documents(arguments.docs):
+        missing: list[str] = []
+        try:
+            text = filled(path.read_text("utf-8"), arguments.figures, missing)
+        except ValueError as error:
+            parser.error(f"{path.name}: {error}")
+        write_atomically(path, text.encode())
+        left = f", left as they were: {', '.join(missing)}" if missing else ""
+        sys.stdout.write(f"{path.name}{left}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
