@@ -96,6 +96,23 @@ def relate(
         return network.relate(encoded, seen, factors, cells)
 
 
+def maps_and_distance(
+    preds: Tensor,
+    target: Tensor,
+    *,
+    data_range: float,
+    weights: str | os.PathLike[str],
+    channel_weights: Mapping[str, float] | None,
+    on_out_of_range: OnOutOfRange,
+) -> tuple[Tensor, Tensor]:
+    """What :func:`relate` gives but for the score, which costs a second distance."""
+    check_options(data_range, on_out_of_range)
+    network, image, reference = _prepare(preds, target, weights, data_range, on_out_of_range)
+    factors = channel_tensor(channel_weights, network)
+    with full_precision(reference):
+        return network.maps_and_distance(encode_reference(network, reference), image, factors)
+
+
 def relational_distance(
     preds: Tensor,
     target: Tensor,

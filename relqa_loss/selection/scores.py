@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from relqa_loss._inputs import OnOutOfRange, channel_factors, check_options
-from relqa_loss.functional import relate
+from relqa_loss.functional import maps_and_distance, relate
 from relqa_loss.losses import PIXEL_WEIGHT
 from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, find_weights
 
@@ -108,20 +108,21 @@ class ImageScores:
         Returns:
             N×(1+K), float32.
         """
+        options: dict[str, Any] = {
+            "data_range": self.data_range,
+            "weights": self.weights,
+            "channel_weights": self.channel_weights,
+            "on_out_of_range": self.on_out_of_range,
+        }
         with torch.no_grad():
-            relation = relate(
-                preds,
-                target,
-                data_range=self.data_range,
-                weights=self.weights,
-                channel_weights=self.channel_weights,
-                on_out_of_range=self.on_out_of_range,
-            )
-        first = relation.score if self.metric == "score" else relation.distance
+            if self.metric == "score":
+                maps, first, _ = relate(preds, target, **options)
+            else:
+                maps, first = maps_and_distance(preds, target, **options)
         if self.metric == "loss":
             error = preds.to(first.dtype) - target.to(first.dtype)
             first = first + PIXEL_WEIGHT / self.data_range * error.abs().mean((1, 2, 3))
-        return torch.cat([first[:, None], relation.maps.mean((2, 3))], 1).float()
+        return torch.cat([first[:, None], maps.mean((2, 3))], 1).float()
 
     def add(self, preds: Tensor, target: Tensor, keys: Sequence[object] | None = None) -> None:
         """Measure and collect a batch; sizes may differ from batch to batch.

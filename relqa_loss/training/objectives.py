@@ -42,7 +42,7 @@ class ObjectiveWeights:
     direction: float = 0.5
     relative: float = 0.3
     anchor: float = 2.0
-    facts: float = 1.5
+    facts: float = 4.0
 
 
 class Pairs(NamedTuple):
