@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from relqa_loss._inputs import OnOutOfRange, channel_factors, check_options
-from relqa_loss.functional import maps_and_distance, relate
+from relqa_loss.functional import maps_and_distance, relate, relational_distance
 from relqa_loss.losses import PIXEL_WEIGHT
 from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, find_weights
 
@@ -30,6 +30,8 @@ class ImageScores:
         weights: Name of shipped weights, or path of a ``.safetensors`` file.
         channel_weights: Factors on channels' shares of the distance.
         on_out_of_range: ``"raise"``, ``"clamp"`` or ``"ignore"``.
+        maps: Whether to measure mean signed maps as well. Vetoes need them; they cost several
+            times the distance, and validation without them is cheaper by as much.
 
     Raises:
         ValueError: For unknown options or weights.
@@ -54,6 +56,7 @@ class ImageScores:
         weights: str | os.PathLike[str] = DEFAULT_WEIGHTS,
         channel_weights: Mapping[str, float] | None = None,
         on_out_of_range: OnOutOfRange = "raise",
+        maps: bool = True,
     ) -> None:
         if metric not in ("loss", "distance", "score"):
             raise ValueError(f"metric must be 'loss', 'distance' or 'score', got {metric!r}")
@@ -65,6 +68,7 @@ class ImageScores:
         self.weights = weights
         self.channel_weights = dict(channel_weights or {})
         self.on_out_of_range: OnOutOfRange = on_out_of_range
+        self.maps = maps
         self._rows: list[list[float]] = []
         self._keys: list[str] | None = None
 
@@ -86,7 +90,9 @@ class ImageScores:
 
     @property
     def profile(self) -> dict[str, float]:
-        """Mean signed map per channel over all images; NaN without any."""
+        """Mean signed map per channel over all images; NaN without any, empty without maps."""
+        if not self.maps:
+            return {}
         table = torch.tensor(self._rows, dtype=torch.float64).reshape(-1, len(self.channels) + 1)
         return dict(zip(self.channels, table[:, 1:].mean(0).tolist(), strict=True))
 
@@ -99,14 +105,14 @@ class ImageScores:
         return len(self._rows)
 
     def measure(self, preds: Tensor, target: Tensor) -> Tensor:
-        """One row per image, without collecting it: metric, then a mean map per channel.
+        """One row per image, without collecting it: metric, then mean maps, if any, by channel.
 
         Args:
             preds: N×3×H×W or N×1×H×W in ``[0, data_range]``, sides ≥ 32.
             target: The references, of the same shape.
 
         Returns:
-            N×(1+K), float32.
+            N×(1+K), float32; N×1 without maps.
         """
         options: dict[str, Any] = {
             "data_range": self.data_range,
@@ -114,15 +120,21 @@ class ImageScores:
             "channel_weights": self.channel_weights,
             "on_out_of_range": self.on_out_of_range,
         }
+        maps = None
         with torch.no_grad():
             if self.metric == "score":
                 maps, first, _ = relate(preds, target, **options)
-            else:
+            elif self.maps:
                 maps, first = maps_and_distance(preds, target, **options)
+            else:
+                first = relational_distance(preds, target, reduction="none", **options)
         if self.metric == "loss":
             error = preds.to(first.dtype) - target.to(first.dtype)
             first = first + PIXEL_WEIGHT / self.data_range * error.abs().mean((1, 2, 3))
-        return torch.cat([first[:, None], maps.mean((2, 3))], 1).float()
+        row = [first[:, None]]
+        if self.maps and maps is not None:
+            row.append(maps.mean((2, 3)))
+        return torch.cat(row, 1).float()
 
     def add(self, preds: Tensor, target: Tensor, keys: Sequence[object] | None = None) -> None:
         """Measure and collect a batch; sizes may differ from batch to batch.
@@ -170,6 +182,7 @@ class ImageScores:
             weights=self.weights,
             channel_weights=self.channel_weights,
             on_out_of_range=self.on_out_of_range,
+            maps=self.maps,
         )
         seen: set[str] = set()
         for part in parts:

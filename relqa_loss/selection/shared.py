@@ -57,6 +57,11 @@ class SharedSelection:
                 raise ValueError(
                     f"{name}={given!r} contradicts scores of the {self.scores.metric}: leave it out"
                 )
+        if options.get("veto") and not self.scores.maps:
+            raise ValueError(
+                f"veto={options['veto']!r} needs mean signed maps, and the scores leave them out: "
+                "give ImageScores(maps=True)"
+            )
         self.folder = folder
         self.options = options
         self.selector: CheckpointSelector | None = None
@@ -101,9 +106,8 @@ class SharedSelection:
         def update() -> Decision:
             if self.selector is None:
                 raise RuntimeError("the selector has not been opened on this process")
-            return self.selector.update(
-                step, scores.values, state=state, profile=scores.profile if len(scores) else None
-            )
+            profile = scores.profile if len(scores) and scores.maps else None
+            return self.selector.update(step, scores.values, state=state, profile=profile)
 
         try:
             self.decision = self._on_first(update)

@@ -14,7 +14,9 @@ from torch import nn
 
 from relqa_loss import RelationalLoss
 from relqa_loss.metrics import DistortionProfile, RelationalDistance, RelationalScore
+from relqa_loss.network.mapper import Mapper
 from relqa_loss.selection import CheckpointSelector, ImageScores
+from relqa_loss.selection.shared import SharedSelection
 
 
 def test_plain_loop(tmp_path: Path, tiny: Any, loader: Any) -> None:
@@ -71,6 +73,43 @@ def test_the_default_is_the_loss_with_its_pixel_term(white: float) -> None:
     alone = ImageScores("distance", data_range=white)
     alone.add(preds * white, target * white)
     assert all(a < b for a, b in zip(alone.values, scores.values, strict=True))
+
+
+@pytest.mark.parametrize("metric", ["loss", "distance", "score"])
+def test_without_maps_the_values_are_the_same(metric: Any, loader: Any) -> None:
+    full, lean = ImageScores(metric), ImageScores(metric, maps=False)
+    for degraded, clean in loader:
+        full.add(degraded, clean)
+        lean.add(degraded, clean)
+    assert lean.values == pytest.approx(full.values, rel=1e-6)
+    assert lean.mean == pytest.approx(full.mean)
+    assert lean.profile == {}
+    assert lean.gathered([lean]).values == lean.values
+    assert lean.gathered([lean]).profile == {}
+
+
+def test_without_maps_the_network_that_draws_them_is_not_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("the mapper was asked")
+
+    monkeypatch.setattr(Mapper, "forward", fail)
+    images = torch.rand(1, 3, 32, 32)
+    ImageScores(maps=False).add(images, images)
+    with pytest.raises(RuntimeError, match="mapper"):
+        ImageScores().add(images, images)
+
+
+def test_shared_selection_without_maps(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="maps=True"):
+        SharedSelection(tmp_path / "a", ImageScores(maps=False), veto={"ringing": 0.1})
+    shared = SharedSelection(tmp_path / "b", ImageScores(maps=False))
+    images = torch.rand(1, 3, 32, 32)
+    shared.scores.add(images, images)
+    assert shared.decide(0, {}).chosen
+    assert shared.selector is not None
+    assert shared.selector.entries[0].profile is None
 
 
 def test_keys_and_parts() -> None:
