@@ -36,7 +36,7 @@ PARTS: dict[str, tuple[str, tuple[Case, ...]]] = {
             ("L1", {"loss": "L1"}),
             *(
                 (f"distance + {w} L1", {"loss": f"{OURS} + {w} L1"})
-                for w in (0, 30, 100, 300, 1000)
+                for w in (0, 100, 300, 600, 1000)
             ),
             ("100 L1, distance ramped", {"loss": f"{OURS} + 100 L1, ramped"}),
         ),

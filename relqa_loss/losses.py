@@ -38,7 +38,7 @@ from relqa_loss.network._precision import full_precision
 from relqa_loss.network.model import LEAST_SHARE, Encoding, Relation
 from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, find_weights
 
-PIXEL_WEIGHT = 300.0
+PIXEL_WEIGHT = 600.0
 """Of the mean absolute error beside the distance, by default: measured in ``docs/recipes.md``."""
 
 

@@ -82,11 +82,11 @@ def test_callback_and_model_checkpoint_choose_the_same(
     torch.testing.assert_close(selector.load()["tiny.gain"], torch.full((3, 1, 1), 1.2))
     loss = RelationalLoss(reduction="none")
     expected = loss((data.tensors[0] * 1.2).clamp(0, 1), data.tensors[1])
-    assert selector.chosen.values == pytest.approx(expected.tolist(), abs=1e-6)
+    assert selector.chosen.values == pytest.approx(expected.tolist(), rel=1e-6)
     assert "step=6" in saver.best_model_path
-    assert float(saver.best_model_score) == pytest.approx(selector.chosen.mean, abs=1e-6)
+    assert float(saver.best_model_score) == pytest.approx(selector.chosen.mean, rel=1e-6)
     assert trainer.callback_metrics[callback.monitor] == pytest.approx(
-        selector.entries[-1].mean, abs=1e-6
+        selector.entries[-1].mean, rel=1e-6
     )
     # A validation after training is of whatever weights.
     trainer.validate(module, loader, verbose=False)
