@@ -32,18 +32,22 @@ def training(record: dict[str, Any]) -> str:
     if "joined" not in record:
         return runs(record) + "\n\n" + fingerprints(record)
     parts = {name: part["training"] for name, part in record["joined"].items()}
-    tables = [f"The {name}:\n\n{runs(part)}" for name, part in parts.items()]
+    tables = [f"The {name}:\n\n{runs(part, name)}" for name, part in parts.items()]
     return (
         "Maps and distance share no parameters; they were learned apart and joined by\n"
         f"`{record['command']}`.\n\n" + "\n\n".join(tables) + "\n\n" + fingerprints(parts["maps"])
     )
 
 
-def runs(record: dict[str, Any]) -> str:
-    """A table of a run and those whose weights it started from, the first one first."""
+def runs(record: dict[str, Any], part: str = "") -> str:
+    """A table of a run and those whose weights it started from, the first one first.
+
+    Of joined weights among them, those that ``part`` came from.
+    """
     chain = [record]
     while chain[0].get("initial"):
-        chain.insert(0, chain[0]["initial"]["training"])
+        before = chain[0]["initial"]["training"]
+        chain.insert(0, before["joined"][part]["training"] if "joined" in before else before)
     last = chain[-1]
     rows = ["| run | command | commit | steps | minutes |", "| --- | --- | --- | --- | --- |"]
     rows += [

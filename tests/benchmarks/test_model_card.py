@@ -101,3 +101,17 @@ def test_figures_of_other_weights_are_refused(
     with pytest.raises(SystemExit):
         _run(script, tmp_path, "relqa-base@00000000")
     assert not (tmp_path / "pretrained/MODEL_CARD.md").exists()
+
+
+def test_the_chain_of_runs_passes_through_joined_weights(script: ModuleType) -> None:
+    def run(command: str, initial: dict[str, Any] | None = None) -> dict[str, Any]:
+        return {
+            "command": command, "commit": "c", "step": 1, "seconds": 60.0, "date": "d",
+            "torch": "t", "config": {"seed": 0}, "initial": initial,
+        }  # fmt: skip
+
+    parts = {part: {"training": run(f"first of {part}")} for part in ("maps", "distance")}
+    last = run("last", {"training": {"command": "join", "joined": parts}})
+    table = script.runs(last, "distance")
+    assert table.index("first of distance") < table.index("| 2 | `last`")
+    assert "first of maps" not in table
