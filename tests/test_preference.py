@@ -34,6 +34,7 @@ def triple() -> Triple:
     preds = target.lerp(noise, amount)
     baseline = target.lerp(other, amount.flip(0))
     baseline[0] = target[0].lerp(other[0], 0.6)
+    baseline[2] = target[2].lerp(other[2], 0.2)  # of equal amounts, the weights would decide
     baseline[4] = preds[4]
     return preds, baseline, target
 
