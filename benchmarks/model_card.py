@@ -189,7 +189,6 @@ def main() -> int:
         "TRAINING": training(record.training),
         "COUNTS": counts,
         "LICENCES": licences,
-        "WEIGHTS": arguments.weights.as_posix(),
         "ACCURACY COMMAND": figures["accuracy"]["command"],
         "ACCURACY": tables["accuracy"],
         "HELD-OUT COMMAND": figures["accuracy-heldout"]["command"],

@@ -37,7 +37,7 @@ CURVE: tuple[tuple[str, dict[str, float]], ...] = (
     ("noise 2", {"noise": 2.0}),
     ("noise 4", {"noise": 4.0}),
 )
-_LITTLE = 1 / 300  # of the distance beside a base of weight 1, near the default
+_LITTLE = 1 / 300  # of the distance beside a base of weight 1, near that loss's default
 SPATIAL: tuple[tuple[str, dict[str, Any]], ...] = (
     ("base alone", {"map_gain": 0.0, "relational_weight": 0.0}),
     ("maps, detached", {"relational_weight": 0.0}),
