@@ -3,8 +3,8 @@
     python benchmarks/model_card.py --weights runs/final.safetensors --figures runs --photos DIR
 
 ``--figures`` holds ``accuracy``, ``accuracy-heldout``, ``trust`` and ``speed``, each as ``.md`` and
-``.json``. All of them must have been measured on the weights of ``--weights``, except those of the
-run without the held-out operators.
+``.json``, and ``failure_types.json``. All of them must have been measured on the weights of
+``--weights``, except those of the run without the held-out operators.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from _common import table as markdown
+from failure_types import REACHED
 from speed import OURS
 
 from relqa_loss._files import write_atomically
@@ -114,6 +116,14 @@ def targets(figures: dict[str, dict[str, Any]], size: int) -> str:
         ),
         ("the same, score falls", "≥ 97%", percent(trained["ladders"]["score falls"])),
     ]
+    known = figures["failure_types"]["firm facts that hold"]
+    rows.append(
+        (
+            "ordering facts that hold for 90% of unseen photographs: distance / score",
+            "≥ 90%",
+            percent(known["distance"], known["score"]),
+        )
+    )
     recovery = figures["trust"]["recovery dB"]
     rows += [
         (
@@ -148,6 +158,22 @@ def targets(figures: dict[str, dict[str, Any]], size: int) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
+def unmet(found: dict[str, Any]) -> str:
+    """The firm facts that too few photographs obey, by the distance; the worst first."""
+    firm = [fact for fact in found["facts"] if fact["firm"]]
+    failed = [fact for fact in firm if fact["shares"]["distance"] < REACHED]
+    failed.sort(key=lambda fact: fact["shares"]["distance"])
+    rows = [
+        [f["fact"], f["photographs"], *map(f["shares"].get, ("distance", "score"))] for f in failed
+    ]
+    return (
+        f"By the distance {len(firm) - len(failed)} of {len(firm)} firm facts hold for at least "
+        f"{REACHED:.0%} of the {found['photographs']}\nunseen photographs. Those that do not, and "
+        "the share of the photographs that obey them:\n\n"
+        + markdown(("worse > better", "photographs", "distance", "score"), rows)
+    )
+
+
 def ratio(found: dict[str, Any], name: str, what: str) -> float:
     """Theirs over ours; of times, the median over repeats paired in time, as in the table."""
     theirs, ours = found[name][what], found[OURS][what]
@@ -170,7 +196,8 @@ def main() -> int:
     record = find_weights(arguments.weights)
     names = ("accuracy", "accuracy-heldout", "trust", "speed")
     figures = {
-        name: json.loads((arguments.figures / f"{name}.json").read_text("utf-8")) for name in names
+        name: json.loads((arguments.figures / f"{name}.json").read_text("utf-8"))
+        for name in (*names, "failure_types")
     }
     tables = {
         name: (arguments.figures / f"{name}.md").read_text("utf-8").strip().replace("#### ", "### ")
@@ -195,6 +222,8 @@ def main() -> int:
         "HELD-OUT": tables["accuracy-heldout"],
         "TRUST COMMAND": figures["trust"]["command"],
         "TRUST": tables["trust"],
+        "FACTS COMMAND": figures["failure_types"]["command"],
+        "FACTS": unmet(figures["failure_types"]),
         "SPEED COMMAND": figures["speed"]["command"],
         "SPEED": tables["speed"],
         "TARGETS": table,

@@ -40,10 +40,20 @@ def _figures(weights: str) -> dict[str, dict[str, Any]]:
         "DISTS architecture": {"milliseconds": [500.0, 1000.0, 1500.0], "peak_mib": 1.0},
     }
     known = {"weights": weights, "command": "python benchmarks/x.py"}
+    facts = [
+        {"fact": name, "firm": firm, "photographs": 4, "shares": {"distance": share, "score": 0.5}}
+        for name, firm, share in (("a > b", True, 1.0), ("c > d", True, 0.75), ("e > f", False, 0))
+    ]
     return {
         "accuracy": {**known, "trained operators": group},
         "accuracy-heldout": {**known, "weights": "heldout@0", "held-out operators": group},
         "trust": {**known, "recovery dB": {"noise": 40.04, "blur": 50.0}, "monotone line scans": 1},
+        "failure_types": {
+            **known,
+            "photographs": 4,
+            "firm facts that hold": {"distance": 0.5, "score": 0.0},
+            "facts": facts,
+        },
         "speed": {**known, "results": {"256": field, "512": field}},
     }
 
@@ -81,10 +91,15 @@ def test_card_and_readme_hold_the_figures(
         "| ≥ 3× | 2.50× / 2.50× |",
         "| ≥ 50× | 50.00× / 50.00× |",
         "| ≤ 0.5× | 0.50× / 0.50× |",
+        "| ≥ 90% | 50.0% / 0.0% |",
     ):
         assert text in card
         assert text in readme
     assert "### Measured accuracy-heldout" in card
+    assert "1 of 2 firm facts" in card
+    assert "| c > d | 4 | 0.750 | 0.500 |" in card
+    assert "a > b" not in card
+    assert "e > f" not in card
     assert entry["training"]["command"] in card
     assert "2 for training, 1 for validation" in card
     assert "| here | CC0 | 2 | 0 |\n| there | MIT | 0 | 1 |" in card
