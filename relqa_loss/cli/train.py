@@ -157,6 +157,12 @@ def run(arguments: argparse.Namespace) -> int:
             "finished" if result.finished else f"stopped at step {result.step}, --resume goes on"
         )
         console.print(f"{state}: {result.record.path} ({result.record.version})", highlight=False)
+        if result.pace.seconds_per_step is not None:
+            console.print(
+                f"{result.pace.seconds_per_step:.3f} seconds a step, {result.pace.waiting:.1%} of "
+                "them waiting for data",
+                highlight=False,
+            )
     return 0
 
 

@@ -19,6 +19,7 @@ from relqa_loss.training.calibration import calibrate_scale
 from relqa_loss.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
 from relqa_loss.training.config import TrainConfig
 from relqa_loss.training.objectives import Objectives
+from relqa_loss.training.pace import Pace
 from relqa_loss.training.panel import PANEL
 from relqa_loss.training.photos import PhotoFolder, find_photos
 from relqa_loss.training.pool import Pool, PoolSpec
@@ -53,6 +54,8 @@ class TrainResult:
     figures: dict[str, float]
     record: WeightsRecord | None
     """The written weights; ``None`` on other processes than the first."""
+    pace: Pace
+    """Of this call's steps."""
 
 
 def train(
@@ -185,7 +188,8 @@ def train(
 
     figures: dict[str, float] = {}
     training_began = time.monotonic()
-    for batch in read_ahead(batches, range(step, config.steps)):
+    pace = Pace()
+    for batch in pace.batches(read_ahead(batches, range(step, config.steps))):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, config.steps, config.rate)
         terms = wrapped(batch.to(fabric.device))
@@ -196,6 +200,7 @@ def train(
         averaged.update(network, step)
         step += 1
         losses = {name: float(value.detach()) for name, value in terms.items()}
+        pace.step_done()  # after the losses were read: an accelerator has then finished, too
         progress.step(step, config.steps, losses)
         if logger is not None and step % 10 == 0:
             fabric.log_dict({f"loss/{name}": value for name, value in losses.items()}, step)
@@ -235,6 +240,7 @@ def train(
                 "initial": None if initial is None else _provenance(initial),
                 "step": step,
                 "seconds": round(seconds + time.monotonic() - began),
+                "pace": {"processes": world, **pace.to_dict()},
                 "photos": {
                     split: {
                         "count": len(folder.files),
@@ -250,7 +256,7 @@ def train(
             },
         )
     fabric.barrier()
-    return TrainResult(step, step >= config.steps, figures, record)
+    return TrainResult(step, step >= config.steps, figures, record, pace)
 
 
 def _pools(

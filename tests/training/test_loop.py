@@ -164,6 +164,9 @@ def test_manifest_tells_how_the_weights_were_made(whole: _Whole) -> None:
     assert training["photos"]["train"]["count"] == 2
     assert training["photos"]["val"]["count"] == 1
     assert set(training["validation"]) == set(whole.result.figures)
+    assert training["pace"]["processes"] == 1
+    assert 0 < training["pace"]["seconds_per_step"] * (CONFIG.steps - 1) < training["seconds"] + 1
+    assert 0 <= training["pace"]["waiting"] < 1
 
 
 def test_progress_is_reported(whole: _Whole) -> None:
