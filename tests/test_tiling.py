@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from relqa_loss import relate
-from relqa_loss.tiling import measure_in_tiles
+from relqa_loss.network import load_pretrained
+from relqa_loss.tiling import measure_in_tiles, relate_in_tiles
 
 
 def pair(height: int, width: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -38,6 +39,24 @@ def test_pieces_add_up_to_the_whole(height: int, width: int, tile: int) -> None:
     assert seen == [(done, pieces) for done in range(1, pieces + 1)]
 
 
+@pytest.mark.parametrize(("height", "width", "tile"), [(417, 555, 192), (300, 1000, 304)])
+def test_maps_of_pieces_are_those_of_the_whole(height: int, width: int, tile: int) -> None:
+    preds, target = pair(height, width)
+    seen: list[tuple[int, int]] = []
+    found = relate_in_tiles(
+        preds, target, tile=tile, progress=lambda done, total: seen.append((done, total))
+    )
+    whole = relate(preds, target)
+    torch.testing.assert_close(found.maps, whole.maps, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found.distance, whole.distance, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(found.score, whole.score, atol=1e-6, rtol=2e-5)
+    network = load_pretrained()
+    with torch.no_grad():
+        where = network.distance_map(network.encode(target), network.encode(preds))
+    torch.testing.assert_close(found.distance_map, where, atol=1e-5, rtol=1e-5)
+    assert seen[-1] == (len(seen), -(-height // tile) * -(-width // tile))
+
+
 def test_without_a_margin_they_would_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relqa_loss.tiling.MARGIN", 0)
     preds, target = pair(256, 256)
@@ -64,5 +83,7 @@ def test_what_cannot_be_measured_is_refused() -> None:
         measure_in_tiles(preds[..., :64], target)
     with pytest.raises(ValueError, match="data_range"):
         measure_in_tiles(2 * preds, target, tile=64)
+    with pytest.raises(ValueError, match="multiple of 16"):
+        relate_in_tiles(preds, target, tile=8)
     with pytest.raises(TypeError):
         measure_in_tiles(preds.numpy(), target)  # type: ignore[arg-type]

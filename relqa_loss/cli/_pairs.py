@@ -98,8 +98,14 @@ def _folder(folder: Path) -> list[Path]:
     return files
 
 
+LARGE = 2048 * 2048
+"""Pixels beyond which an image is related in tiles: by then that is faster, too."""
+
+
 class Examiner:
     """Relates pairs of files, encoding a reference once for all the images that follow it.
+
+    Images of more than :data:`LARGE` pixels are related in tiles, in bounded memory.
 
     Raises:
         ValueError: For unknown or damaged weights.
@@ -111,8 +117,9 @@ class Examiner:
         self.version = find_weights(weights).version
         self.network = load_pretrained(weights).to(device)
         self.device = device
+        self._weights = weights
         self._last: tuple[Path, Tensor, tuple[str, ...]] | None = None
-        self._encoding: Encoding | None = None
+        self._encoding: Encoding | None = None  # of the last reference, unless it is large
 
     def __call__(self, pair: Pair, *, distance_map: bool = False) -> Outcome:
         """Relate one pair.
@@ -124,27 +131,35 @@ class Examiner:
         import torch
 
         from relqa_loss.imageio import load_image
+        from relqa_loss.tiling import relate_in_tiles
         from relqa_loss.words import describe
 
         loaded = load_image(pair.image)
         with torch.inference_mode():
             if self._last is None or self._last[0] != pair.reference:
-                self._last = None
+                self._last = self._encoding = None
                 reference, notes = load_image(pair.reference)
                 _check_size(pair.reference, reference)
-                encoding = self.network.encode(reference[None].to(self.device))
-                self._last, self._encoding = (pair.reference, reference, notes), encoding
+                if _area(reference) <= LARGE:
+                    self._encoding = self.network.encode(reference[None].to(self.device))
+                self._last = (pair.reference, reference, notes)
             _, reference, notes = self._last
-            assert self._encoding is not None  # set together
             _check_size(pair.image, loaded.pixels)
             if loaded.pixels.shape != reference.shape:
                 raise ValueError(
                     f"{pair.image} is {_size(loaded.pixels)}, but its reference {pair.reference} "
                     f"is {_size(reference)}; resize or crop one of them"
                 )
-            encoded = self.network.encode(loaded.pixels[None].to(self.device))
-            relation = self.network.relate(self._encoding, encoded)
-            where = self.network.distance_map(self._encoding, encoded) if distance_map else None
+            where: Tensor | None
+            if self._encoding is None:
+                tiled = relate_in_tiles(
+                    loaded.pixels[None], reference[None], weights=self._weights, device=self.device
+                )
+                relation, where = Relation(*tiled[:3]), tiled.distance_map
+            else:
+                encoded = self.network.encode(loaded.pixels[None].to(self.device))
+                relation = self.network.relate(self._encoding, encoded)
+                where = self.network.distance_map(self._encoding, encoded) if distance_map else None
         relation = Relation(*(part.cpu() for part in relation))
         return Outcome(
             pair,
@@ -160,6 +175,10 @@ class Examiner:
 def _check_size(path: Path, image: Tensor) -> None:
     if min(image.shape[-2:]) < 32:
         raise ValueError(f"{path} is {_size(image)}; images must be at least 32×32")
+
+
+def _area(image: Tensor) -> int:
+    return image.shape[-1] * image.shape[-2]
 
 
 def _size(image: Tensor) -> str:

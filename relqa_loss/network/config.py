@@ -23,6 +23,16 @@ class NetworkConfig:
         judgement_width: Width of the distance's mixing layers.
         floor: Weight of the plain error pyramid in the distance, before its scale. It makes
             ``distance ≥ floor · scale · mean|image − reference|`` hold for every pair.
+
+    Raises:
+        ValueError: If a width is not positive, there are not four of a kind, channels are missing
+            or named twice, or the floor is not positive.
+
+    Example:
+        >>> from relqa_loss.network import NetworkConfig
+        >>> NetworkConfig(widths=(8, 16, 32))
+        Traceback (most recent call last):
+        ValueError: widths must be 4 positive integers, for strides 2, 4, 8 and 16, got (8, 16, 32)
     """
 
     channels: tuple[str, ...] = CHANNELS
@@ -33,6 +43,24 @@ class NetworkConfig:
     error_widths: tuple[int, int, int, int] = (8, 16, 32, 48)
     judgement_width: int = 16
     floor: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("widths", "odd_widths", "even_widths", "error_widths"):
+            found = getattr(self, name)
+            if len(found) != 4 or min(found) < 1:
+                raise ValueError(
+                    f"{name} must be 4 positive integers, for strides 2, 4, 8 and 16, got {found}"
+                )
+        for name in ("stem_width", "judgement_width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if not self.channels or len(set(self.channels)) < len(self.channels):
+            raise ValueError(f"channels must have names, each of them once, got {self.channels}")
+        if not 0 < self.floor < float("inf"):
+            raise ValueError(
+                f"floor must be positive and finite, got {self.floor}; without it, images other "
+                "than the reference could have distance 0"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""

@@ -10,11 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from relqa_loss import CHANNELS
+from relqa_loss import CHANNELS, tiling
 from relqa_loss.cli import _pairs
 from relqa_loss.cli.main import main
 from relqa_loss.functional import relate
 from relqa_loss.imageio import read_image
+from relqa_loss.tiling import relate_in_tiles
 
 
 def score(*arguments: object, weights: str) -> int:
@@ -33,6 +34,30 @@ def test_numbers_are_those_of_the_library(photos: Path, weights: str, capsys) ->
     means = torch.tensor(list(row["channels"].values()))
     assert torch.allclose(means, relation.maps[0].mean((1, 2)), atol=1e-5)
     assert record["weights"].startswith("tiny@")
+
+
+def test_large_images_are_related_in_tiles(
+    photos: Path, weights: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (photos / "reference", photos / "image", "--json", "-")
+    assert score(*arguments, weights=weights) == 0
+    whole = json.loads(capsys.readouterr().out)["results"]
+    sizes: list[torch.Size] = []
+
+    def in_tiles(preds: torch.Tensor, target: torch.Tensor, **options: object) -> object:
+        sizes.append(preds.shape)
+        return relate_in_tiles(preds, target, tile=32, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(tiling, "relate_in_tiles", in_tiles)
+    monkeypatch.setattr(_pairs, "LARGE", 1000)
+    assert score(*arguments, weights=weights) == 0
+    tiled = json.loads(capsys.readouterr().out)["results"]
+    assert len(sizes) == len(whole) > 1
+    for one, other in zip(whole, tiled, strict=True):
+        assert other["distance"] == pytest.approx(one["distance"], rel=1e-5)
+        assert other["score"] == pytest.approx(one["score"], rel=1e-4, abs=1e-6)
+        assert other["channels"] == pytest.approx(one["channels"], abs=1e-5)
+        assert other["words"] == one["words"]
 
 
 def test_one_reference_many_images(photos: Path, weights: str, capsys) -> None:  # type: ignore[no-untyped-def]

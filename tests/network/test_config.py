@@ -1,0 +1,36 @@
+"""Architectures that cannot be built are refused before anything is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from relqa_loss.network import NetworkConfig
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"widths": (8, 16, 32)}, "widths"),
+        ({"odd_widths": (8, 16, 32, 48, 64)}, "odd_widths"),
+        ({"even_widths": (8, 0, 32, 48)}, "even_widths"),
+        ({"error_widths": ()}, "error_widths"),
+        ({"stem_width": 0}, "stem_width"),
+        ({"judgement_width": -1}, "judgement_width"),
+        ({"channels": ()}, "channels"),
+        ({"channels": ("blur", "blur")}, "channels"),
+        ({"floor": 0.0}, "floor"),
+        ({"floor": float("nan")}, "floor"),
+    ],
+)
+def test_what_cannot_be_built_is_named(settings: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=f"^{named} must"):
+        NetworkConfig(**settings)
+
+
+def test_dictionary_and_back() -> None:
+    config = NetworkConfig(judgement_width=7, channels=("one", "two"))
+    assert NetworkConfig.from_dict(config.to_dict()) == config
+    with pytest.raises(ValueError, match=r"\['depth'\].*upgrade"):
+        NetworkConfig.from_dict(config.to_dict() | {"depth": 3})
