@@ -31,6 +31,8 @@ from speed import peak_memory
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from relqa_loss.network import find_weights
+
 HEAVY = ("LPIPS-VGG architecture", "DISTS architecture")
 _MOST = 15  # repeats
 
@@ -331,7 +333,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "the former.",
             "Time against pixels (least relative squares):",
             scaling(results, names),
-            f"`{command()}`. {provenance(str(parsed.weights))}",
+            f"`{command()}`. {provenance(find_weights(parsed.weights).version)}",
         ]
     )
     sys.stdout.write(text + "\n")
