@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 
@@ -53,6 +54,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default="list",
         help="how distances learn the panel's order of a batch",
     )
+    parser.add_argument(
+        "--network",
+        choices=("base", "nano"),
+        default="base",
+        help="which distance: that of relqa-base, or the smaller one of relqa-nano",
+    )
+    parser.add_argument(
+        "--teacher", help="weights whose distances are learned as well (name or path)"
+    )
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--floor", type=float, default=None, help="least pixel weight")
@@ -85,7 +95,9 @@ def run(arguments: argparse.Namespace) -> int:
     from relqa_loss.training.config import TrainConfig
     from relqa_loss.training.loop import Progress, train
 
-    network = NetworkConfig() if arguments.floor is None else NetworkConfig(floor=arguments.floor)
+    network = NetworkConfig.nano() if arguments.network == "nano" else NetworkConfig()
+    if arguments.floor is not None:
+        network = replace(network, floor=arguments.floor)
     config = TrainConfig(
         steps=arguments.steps,
         sets=arguments.sets,
@@ -100,6 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
         half_maps=arguments.half_maps,
         learn=arguments.learn,
         rank_by=arguments.rank_by,
+        teacher=arguments.teacher,
         rate=arguments.rate,
         seed=arguments.seed,
         exclude=tuple(arguments.exclude),

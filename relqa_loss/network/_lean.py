@@ -124,7 +124,7 @@ class _Onset(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (error,) = ctx.saved_tensors
-        return _slope(error) * grad
+        return slope(error) * grad
 
 
 class _MeanMagnitude(Function):
@@ -146,10 +146,10 @@ class _MeanMagnitude(Function):
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (error,) = ctx.saved_tensors
         spread = F.interpolate(0.25 * grad, scale_factor=2.0, mode="nearest")
-        return torch.copysign(_slope(error), error) * spread
+        return torch.copysign(slope(error), error) * spread
 
 
-def _slope(error: Tensor) -> Tensor:
+def slope(error: Tensor) -> Tensor:
     """Derivative of :func:`onset`: 1 − (a / (|e| + a))²."""
     # Exactly 0 at 0: the unit is a before anything is rounded.
     rest = error.abs().mul_(1 / ONSET).add_(1).reciprocal_()

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from relqa_loss.channels import CHANNELS
+
+Distance = Literal["pyramid", "patches"]
+
+_STRIDES: dict[str, tuple[int, ...]] = {"pyramid": (2, 4, 8, 16), "patches": (4, 8, 16)}
 
 
 @dataclass(frozen=True)
@@ -15,18 +19,22 @@ class NetworkConfig:
 
     Args:
         channels: Names of the map channels, in order.
-        widths: Widths of the reference's encoder at strides 2, 4, 8 and 16.
+        widths: Widths of the reference's encoder at strides 2, 4, 8 and 16 (4, 8 and 16 for a
+            distance of patches).
         stem_width: Filters of the mapper's first layer.
         odd_widths: Widths of the mapper's odd stream at strides 2, 4, 8 and 16.
         even_widths: Widths of its even stream.
-        error_widths: Widths of the linear error features at strides 2, 4, 8 and 16.
+        error_widths: Widths of the linear error features, at the same strides as ``widths``.
         judgement_width: Width of the distance's mixing layers.
-        floor: Weight of the plain error pyramid in the distance, before its scale. It makes
+        floor: Weight of the plain error in the distance, before its scale. It makes
             ``distance ≥ floor · scale · mean|image − reference|`` hold for every pair.
+        distance: ``"pyramid"``, whose first layer sees every pixel beside its neighbours and whose
+            plain error is one of bands, or ``"patches"``, which starts with patches of 4×4 and
+            costs less than half. Maps are not concerned.
 
     Raises:
-        ValueError: If a width is not positive, there are not four of a kind, channels are missing
-            or named twice, or the floor is not positive.
+        ValueError: If a width is not positive, there are not as many as strides, channels are
+            missing or named twice, the floor is not positive, or the distance is unknown.
 
     Example:
         >>> from relqa_loss.network import NetworkConfig
@@ -36,20 +44,27 @@ class NetworkConfig:
     """
 
     channels: tuple[str, ...] = CHANNELS
-    widths: tuple[int, int, int, int] = (8, 16, 32, 48)
+    widths: tuple[int, ...] = (8, 16, 32, 48)
     stem_width: int = 16
     odd_widths: tuple[int, int, int, int] = (16, 32, 48, 64)
     even_widths: tuple[int, int, int, int] = (16, 48, 64, 96)
-    error_widths: tuple[int, int, int, int] = (8, 16, 32, 48)
+    error_widths: tuple[int, ...] = (8, 16, 32, 48)
     judgement_width: int = 16
     floor: float = 0.5
+    distance: Distance = "pyramid"
 
     def __post_init__(self) -> None:
+        if self.distance not in get_args(Distance):
+            raise ValueError(f"distance must be one of {get_args(Distance)}, got {self.distance!r}")
         for name in ("widths", "odd_widths", "even_widths", "error_widths"):
+            of_maps = name in ("odd_widths", "even_widths")
+            strides = _STRIDES["pyramid" if of_maps else self.distance]
             found = getattr(self, name)
-            if len(found) != 4 or min(found) < 1:
+            if len(found) != len(strides) or min(found) < 1:
+                *first, last = map(str, strides)
                 raise ValueError(
-                    f"{name} must be 4 positive integers, for strides 2, 4, 8 and 16, got {found}"
+                    f"{name} must be {len(strides)} positive integers, for strides "
+                    f"{', '.join(first)} and {last}, got {found}"
                 )
         for name in ("stem_width", "judgement_width"):
             if getattr(self, name) < 1:
@@ -68,6 +83,13 @@ class NetworkConfig:
             key: list(value) if isinstance(value, tuple) else value
             for key, value in asdict(self).items()
         }
+
+    @classmethod
+    def nano(cls) -> NetworkConfig:
+        """Of the shipped ``relqa-nano``: the maps of the default, and a smaller distance."""
+        return cls(
+            widths=(16, 24, 32), error_widths=(16, 24, 32), judgement_width=12, distance="patches"
+        )
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> NetworkConfig:

@@ -14,6 +14,7 @@ from relqa_loss.network.distance import RadialDistance
 from relqa_loss.network.encoder import Encoder
 from relqa_loss.network.mapper import Mapper, Streams
 from relqa_loss.network.parity import even_conv, odd_conv, odd_softsign
+from relqa_loss.network.patch_distance import PatchDistance, PatchEncoder
 
 MAP_STRIDE = 4
 """Image pixels per cell of the maps, along each side."""
@@ -42,7 +43,7 @@ class Encoding(NamedTuple):
     image: Tensor
     """As it was given, N×3×H×W; not a copy."""
     features: tuple[Tensor, ...]
-    """At strides 2, 4, 8 and 16: what a reference needs, to be the measure of a distance."""
+    """What a reference needs, to be the measure of a distance."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -72,13 +73,11 @@ class ParityNetwork(nn.Module):
         super().__init__()
         self.config = config = config or NetworkConfig()
         odd, even = config.odd_widths, config.even_widths
-        self.encoder = Encoder(config.widths)
+        self.encoder = _build_encoder(config)
         self.mapper = Mapper(len(config.channels), config.stem_width, odd, even)
         self.direction_gate = even_conv(even[1], odd[1])
         self.direction_head = odd_conv(odd[1], 1)
-        self.error = RadialDistance(
-            config.widths, config.error_widths, config.judgement_width, config.floor
-        )
+        self.error = _build_distance(config)
         # Weight of the root mean square over cells beside the mean: people judge an image by its
         # worst parts more than by its average part.
         self.peak = nn.Parameter(torch.tensor(0.0))
@@ -273,6 +272,18 @@ class ParityNetwork(nn.Module):
     def _crop(maps: Tensor, size: tuple[int, int]) -> Tensor:
         height, width = (-(-side // MAP_STRIDE) for side in size)
         return maps[..., :height, :width]
+
+
+def _build_encoder(config: NetworkConfig) -> Encoder | PatchEncoder:
+    if config.distance == "patches":
+        return PatchEncoder(config.widths, config.error_widths, config.judgement_width)
+    return Encoder(config.widths)
+
+
+def _build_distance(config: NetworkConfig) -> RadialDistance | PatchDistance:
+    if config.distance == "patches":
+        return PatchDistance(config.error_widths, config.judgement_width, config.floor)
+    return RadialDistance(config.widths, config.error_widths, config.judgement_width, config.floor)
 
 
 def prevailing_sign(evidence: Tensor) -> Tensor:

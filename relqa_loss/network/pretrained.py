@@ -106,7 +106,11 @@ def load_pretrained(weights: str | os.PathLike[str] = DEFAULT_WEIGHTS) -> Parity
         >>> len(list(network.parameters())), len(network.state_dict())
         (0, 0)
     """
-    record = find_weights(weights)
+    return load_record(find_weights(weights))
+
+
+def load_record(record: WeightsRecord) -> ParityNetwork:
+    """As :func:`load_pretrained`, of weights that have been looked up."""
     content = record.path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if digest != record.sha256:

@@ -68,6 +68,7 @@ def collate(
         partner=(torch.arange(count)[None] + shift) % count,
         pairs=Pairs(*(torch.cat(parts) for parts in zip(*drawn, strict=True))),
         facts=_facts(fact_sets, generator) if fact_sets else None,
+        taught=_taught(sets),
     )
 
 
@@ -77,7 +78,15 @@ def _facts(sets: Sequence[RankedSet], generator: torch.Generator) -> Facts:
         reference=torch.stack([each.reference for each in flipped]).float() / 255,
         images=torch.stack([each.images for each in flipped]).float() / 255,
         order=torch.stack([each.order for each in flipped]),
+        taught=_taught(sets),
     )
+
+
+def _taught(sets: Sequence[RankedSet]) -> Tensor | None:
+    """Of the sets as they are stored: a flip or turn changes what a network says by next to
+    nothing."""
+    taught = [each.taught for each in sets if each.taught is not None]
+    return torch.stack(taught) if taught else None
 
 
 def _pairs(each: RankedSet, window: int | None, generator: torch.Generator) -> Pairs:

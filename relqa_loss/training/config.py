@@ -30,6 +30,7 @@ class TrainConfig:
         learn: ``"both"``, ``"maps"`` or ``"distance"``; the other one keeps its initial weights.
         rank_by: Whether distances learn the panel's order of a batch from its ``"pairs"`` or as
             one ``"list"``.
+        teacher: Name or path of weights whose distances are learned as well; none by default.
         rate: Peak learning rate of AdamW.
         seed: Decides the pool, the initial weights and every draw.
         exclude: Operators never trained on.
@@ -51,6 +52,7 @@ class TrainConfig:
     half_maps: bool = False
     learn: Learn = "both"
     rank_by: RankBy = "list"
+    teacher: str | None = None
     rate: float = 2e-3
     seed: int = 0
     exclude: tuple[str, ...] = ()
@@ -75,6 +77,8 @@ class TrainConfig:
             raise ValueError(f"learn must be one of {get_args(Learn)}, got {self.learn!r}")
         if self.rank_by not in get_args(RankBy):
             raise ValueError(f"rank_by must be one of {get_args(RankBy)}, got {self.rank_by!r}")
+        if self.teacher is not None and self.learn == "maps":
+            raise ValueError("a teacher teaches distances, and learn is 'maps'")
         for kind in ("unjudged", "fact"):
             sets, batch = getattr(self, f"{kind}_sets"), getattr(self, f"{kind}_batch")
             if (sets > 0) != (batch > 0):

@@ -26,6 +26,7 @@ from relqa_loss.training.pool import Pool, PoolSpec
 from relqa_loss.training.schedule import AveragedWeights, learning_rate
 from relqa_loss.training.sets import MARGIN
 from relqa_loss.training.split import HELD_OUT
+from relqa_loss.training.teacher import TeacherLessons
 from relqa_loss.training.validation import validate
 
 _VALIDATION_SEED = 7_919  # added to the run's seed
@@ -127,6 +128,9 @@ def train(
         for split, pool in pools.items():
             pool.fill(workers, lambda done, total, split=split: progress.pool(split, done, total))  # type: ignore[misc]
     fabric.barrier()
+    teacher = (
+        None if config.teacher is None else _taught_by(config.teacher, pools, fabric, progress)
+    )
     rank, world = fabric.global_rank, fabric.world_size
     stride = 2 if config.hold_out else 1
     batches = Batches(
@@ -238,6 +242,7 @@ def train(
                 "torch": torch.__version__,
                 "config": config.to_dict(),
                 "initial": None if initial is None else _provenance(initial),
+                "teacher": None if teacher is None else teacher.version,
                 "step": step,
                 "seconds": round(seconds + time.monotonic() - began),
                 "pace": {"processes": world, **pace.to_dict()},
@@ -287,6 +292,24 @@ def _pools(
         )
         pools[name] = Pool(spec, folder, sets)
     return pools, found
+
+
+def _taught_by(
+    weights: str, pools: Mapping[str, Pool], fabric: Any, progress: Progress
+) -> WeightsRecord:
+    """Give the sets that distances are learned from the distances of a teacher."""
+    record = find_weights(weights)
+    for name in ("train", _FACTS):
+        if name in pools:
+            lessons = TeacherLessons(pools[name], record)
+            if fabric.local_rank == 0:
+                lessons.fill(
+                    fabric.device,
+                    lambda done, total, name=name: progress.pool(f"{name}, taught", done, total),  # type: ignore[misc]
+                )
+            pools[name].lessons = lessons
+    fabric.barrier()
+    return record
 
 
 def _refuse_to_overwrite(out: Path, state_path: Path, resume: bool) -> None:

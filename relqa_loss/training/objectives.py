@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +43,7 @@ class ObjectiveWeights:
     relative: float = 0.3
     anchor: float = 2.0
     facts: float = 4.0
+    teacher: float = 10.0
 
 
 class Pairs(NamedTuple):
@@ -67,6 +68,7 @@ class Facts(NamedTuple):
     reference: Tensor  # F×3×S×S
     images: Tensor  # F×M×3×S×S
     order: Tensor  # F×Q×2
+    taught: Tensor | None = None  # F×M
 
 
 class Batch(NamedTuple):
@@ -81,12 +83,22 @@ class Batch(NamedTuple):
     partner: Tensor  # B×M: the image that each one is compared with as a distorted pair
     pairs: Pairs
     facts: Facts | None = None
+    taught: Tensor | None = None  # B×M: a teacher's distances
 
     def to(self, device: torch.device) -> Batch:
         """A copy on ``device``."""
-        pairs = Pairs(*(tensor.to(device) for tensor in self.pairs))
-        facts = self.facts and Facts(*(tensor.to(device) for tensor in self.facts))
-        return Batch(*(tensor.to(device) for tensor in self[:-2]), pairs, facts)  # type: ignore[arg-type, call-arg]
+        return _moved(self, device)
+
+
+T = TypeVar("T")
+
+
+def _moved(value: T, device: torch.device) -> T:
+    if isinstance(value, Tensor):
+        return value.to(device)  # type: ignore[return-value]
+    if isinstance(value, tuple):  # all that there are have names
+        return type(value)(*(_moved(each, device) for each in value))
+    return value
 
 
 class Objectives(nn.Module):
@@ -172,9 +184,16 @@ class Objectives(nn.Module):
             "consensus": consensus_loss(flat, ranks, slope),
             "anchor": anchor_loss(plain, flat),
         }
+        lessons = [(distance, batch.taught)]
         if batch.facts is not None:
             known, _ = self._distances(batch.facts.reference, batch.facts.images)
             terms["facts"] = facts_loss(known, batch.facts.order)
+            lessons.append((known, batch.facts.taught))
+        learned = [
+            (own.flatten(), taught.flatten()) for own, taught in lessons if taught is not None
+        ]
+        if learned:
+            terms["teacher"] = teacher_loss(*map(torch.cat, zip(*learned, strict=True)))
         return terms
 
     def _distances(self, reference: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -279,6 +298,17 @@ def facts_loss(distance: Tensor, order: Tensor) -> Tensor:
     """
     gap, valid = _gaps(distance, order)
     return _mean(F.relu(_CLEAR - gap), valid)
+
+
+def teacher_loss(distance: Tensor, taught: Tensor) -> Tensor:
+    """Mean difference of the logarithms of N distances and a teacher's, whatever the unit.
+
+    The unit is the median ratio of the two, so that some odd images do not shift all the others.
+    Images that the teacher finds identical do not count.
+    """
+    apart = taught > 0
+    gap = log_distance(distance[apart]) - log_distance(taught[apart])
+    return (gap - gap.detach().median()).abs().mean() if len(gap) else distance.sum() * 0
 
 
 def _gaps(distance: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors.torch import load_file, save
@@ -31,6 +32,7 @@ from relqa_loss.training.sets import (
 )
 
 SETS_PER_SHARD = 32
+STORED = tuple(field for field in RankedSet._fields if field != "taught")
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,14 @@ class PoolSpec:
         return SetMaker(operators, self.members)(crop, seed)
 
 
+class Lessons(Protocol):
+    """What a teacher says about the images of a pool's sets."""
+
+    def of(self, index: int) -> Tensor:
+        """M distances of the images of set number ``index``."""
+        ...
+
+
 class Pool:
     """The sets of a :class:`PoolSpec` under a folder.
 
@@ -88,6 +98,8 @@ class Pool:
         self.spec = spec
         self.folder = folder / spec.key
         self.shards = -(-sets // SETS_PER_SHARD)
+        self.lessons: Lessons | None = None
+        """A teacher's distances of the images; set it, and every set comes with them."""
         self._loaded: dict[int, dict[str, Tensor]] = {}
 
     def __len__(self) -> int:
@@ -131,7 +143,8 @@ class Pool:
         if shard not in self._loaded:
             # Memory-mapped by safetensors: pages are read as they are used.
             self._loaded[shard] = load_file(self._path(shard))
-        return RankedSet(*(self._loaded[shard][field][row] for field in RankedSet._fields))
+        stored = RankedSet(*(self._loaded[shard][field][row] for field in STORED))
+        return stored if self.lessons is None else stored._replace(taught=self.lessons.of(index))
 
     def panel(self) -> Tensor:
         """Panel values of every image in the pool, (sets·M)×P."""
@@ -140,6 +153,10 @@ class Pool:
             self[shard * SETS_PER_SHARD]
             values.append(self._loaded[shard]["panel"].flatten(0, 1))
         return torch.cat(values)
+
+    def beside(self, shard: int, name: str) -> Path:
+        """Where something else that is known of the sets of ``shard`` is kept."""
+        return self.folder / f"{name}-{shard:05d}.safetensors"
 
     def _path(self, shard: int) -> Path:
         return self.folder / f"shard-{shard:05d}.safetensors"
@@ -153,7 +170,5 @@ def _one_thread() -> None:
 def _make_shard(spec: PoolSpec, shard: int, path: Path) -> None:
     first = shard * SETS_PER_SHARD
     sets = [spec.make_set(index) for index in range(first, first + SETS_PER_SHARD)]
-    tensors = {
-        field: torch.stack([getattr(each, field) for each in sets]) for field in RankedSet._fields
-    }
+    tensors = {field: torch.stack([getattr(each, field) for each in sets]) for field in STORED}
     write_atomically(path, save(tensors))

@@ -40,6 +40,8 @@ class RankedSet(NamedTuple):
     """Q×2 indices (worse, better) of certain order; rows of −1 where there is none."""
     worse: Tensor
     """M: 1 where the image is certainly worse than the reference, else 0."""
+    taught: Tensor | None = None
+    """M distances by a teacher, if the pool has one; not a part of the stored set."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,9 @@ from relqa_loss.network import NetworkConfig
         ({"channels": ("blur", "blur")}, "channels"),
         ({"floor": 0.0}, "floor"),
         ({"floor": float("nan")}, "floor"),
+        ({"distance": "wavelets"}, "distance"),
+        ({"distance": "patches"}, "widths"),
+        ({"distance": "patches", "widths": (8, 16, 32)}, "error_widths"),
     ],
 )
 def test_what_cannot_be_built_is_named(settings: dict[str, Any], named: str) -> None:
@@ -31,6 +34,7 @@ def test_what_cannot_be_built_is_named(settings: dict[str, Any], named: str) -> 
 
 def test_dictionary_and_back() -> None:
     config = NetworkConfig(judgement_width=7, channels=("one", "two"))
-    assert NetworkConfig.from_dict(config.to_dict()) == config
+    for each in (config, NetworkConfig.nano()):
+        assert NetworkConfig.from_dict(each.to_dict()) == each
     with pytest.raises(ValueError, match=r"\['depth'\].*upgrade"):
         NetworkConfig.from_dict(config.to_dict() | {"depth": 3})

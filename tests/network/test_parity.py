@@ -13,14 +13,24 @@ from torch import Tensor
 from relqa_loss.network import NetworkConfig, ParityNetwork, freeze, load_pretrained
 from relqa_loss.network.model import LEAST_SHARE, prevailing_sign
 
-NETWORKS = ("shipped", "initial", "seed 1", "seed 2", "nano", "silent")
+NETWORKS = (
+    "shipped",
+    "initial",
+    "seed 1",
+    "seed 2",
+    "small",
+    "silent",
+    "patches",
+    "patches, seed 3",
+    "silent patches",
+)
 
 
 def _build(name: str) -> ParityNetwork:
     if name == "shipped":
         return load_pretrained()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(len(name) if name == "initial" else ord(name[-1]))
+        torch.manual_seed(ord(name[-1]) if "seed" in name else len(name))
         small = NetworkConfig(
             widths=(8, 8, 12, 12),
             stem_width=4,
@@ -30,21 +40,28 @@ def _build(name: str) -> ParityNetwork:
             judgement_width=6,
             floor=0.05,
         )
-        network = ParityNetwork(small if name == "nano" else None)
-        if name.startswith("seed"):
+        patches = NetworkConfig.nano() if "patches" in name else None
+        network = ParityNetwork(small if name == "small" else patches)
+        if "seed" in name:
             # Far from any initialisation: nothing may rely on biases of 0 or small weights.
             with torch.no_grad():
                 for parameter in network.parameters():
                     parameter.normal_(0, 0.2)
                 network.scale.fill_(0.7)
-        if name == "silent":
+        if "silent" in name:
             # All that is learned of the distance says nothing: the guarantees alone remain.
             with torch.no_grad():
                 network.peak.fill_(-100)
                 network.mapper.odd_head.weight.mul_(1000)
-                for judgement in network.error.judgements:
-                    judgement.weigh.fill_(-100)
+                for weights in _weighing(network):
+                    weights.fill_(-100)
         return freeze(network)
+
+
+def _weighing(network: ParityNetwork) -> list[Tensor]:
+    if network.config.distance == "patches":
+        return list(network.error.weigh)
+    return [judgement.weigh for judgement in network.error.judgements]
 
 
 _cache: dict[str, ParityNetwork] = {}
@@ -160,7 +177,15 @@ def _pairs(kind: str, seed: int, count: int, side: tuple[int, int]) -> tuple[Ten
 
 @pytest.mark.parametrize(
     ("name", "share"),
-    [("shipped", 1.0), ("silent", 1.0), ("seed 1", 0.1), ("seed 2", 0.1), ("nano", 0.1)],
+    [
+        ("shipped", 1.0),
+        ("silent", 1.0),
+        ("silent patches", 1.0),
+        ("seed 1", 0.1),
+        ("seed 2", 0.1),
+        ("small", 0.1),
+        ("patches, seed 3", 0.1),
+    ],
 )
 def test_distance_is_bounded_from_below_by_the_mean_difference(name: str, share: float) -> None:
     """``distance ≥ c · mean|x − r|`` on 10⁴ pairs for the shipped weights."""
@@ -389,7 +414,7 @@ def test_an_encoding_can_be_reused_and_broadcast(network: ParityNetwork) -> None
                 torch.testing.assert_close(one[0], many[index])
 
 
-@pytest.mark.parametrize("name", ["shipped", "nano"])
+@pytest.mark.parametrize("name", ["shipped", "small", "patches", "patches, seed 3"])
 def test_gradcheck_in_float64(name: str) -> None:
     network = freeze(_build(name).double())
     reference, other = images(18, 2, 1, 3, 33, 35).double()

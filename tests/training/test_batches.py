@@ -72,7 +72,7 @@ def pool() -> _Pool:
 
 
 def _equal(first: Batch, second: Batch) -> bool:
-    tensors = [*zip(first[:-2], second[:-2]), *zip(first.pairs, second.pairs)]  # noqa: B905
+    tensors = [*zip(first[:-3], second[:-3]), *zip(first.pairs, second.pairs)]  # noqa: B905
     return all(torch.equal(a, b) for a, b in tensors)
 
 
@@ -135,7 +135,7 @@ def test_unjudged_sets_give_the_pairs(pool: _Pool) -> None:
         assert len(others.read) == 3
         assert batch.pairs.reference.shape[0] == 3 * PAIRS_PER_SET
         assert plain[step].pairs.reference.shape[0] == 4 * PAIRS_PER_SET
-        assert all(torch.equal(*both) for both in zip(batch[:-2], plain[step][:-2], strict=True))
+        assert all(torch.equal(*both) for both in zip(batch[:-3], plain[step][:-3], strict=True))
 
 
 def _cells(image: Tensor) -> Tensor:

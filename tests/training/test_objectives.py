@@ -35,6 +35,7 @@ from relqa_loss.training.objectives import (
     facts_loss,
     listwise_loss,
     log_distance,
+    teacher_loss,
 )
 from relqa_loss.training.sets import IMAGES_PER_SET, NO_ORDER
 
@@ -316,6 +317,32 @@ def test_facts_count_where_they_are_given(objectives: Objectives) -> None:
     torch.testing.assert_close(wrong["total"] - right["total"], gap)
     maps = Objectives(objectives.network, learn="maps")
     assert "facts" not in maps(batch._replace(facts=Facts(reference, images, order)))
+
+
+def test_a_teacher_is_followed_whatever_its_unit() -> None:
+    distance = torch.tensor([0.5, 1.0, 2.0, 4.0, 3.0])
+    taught = torch.tensor([1.0, 2.0, 4.0, 8.0, 0.0])  # the last pair is identical
+    assert float(teacher_loss(distance, taught)) < 2e-3  # not 0: a least distance is added to both
+    other = torch.tensor([0.5, 1.0, 4.0, 4.0, 3.0])
+    assert float(teacher_loss(other, taught)) == pytest.approx(math.log(2) / 4, abs=2e-3)
+    assert float(teacher_loss(distance, 0 * taught)) == 0
+
+
+def test_a_teacher_counts_where_there_is_one(objectives: Objectives) -> None:
+    batch = _batch()
+    assert "teacher" not in objectives(batch)
+    with torch.no_grad():
+        own, _ = objectives._distances(batch.reference, batch.images)
+    right = objectives(batch._replace(taught=3 * own + 2e-3))  # 1e-3 is added to both
+    others = own * 2.0 ** torch.arange(IMAGES_PER_SET)
+    wrong = objectives(batch._replace(taught=others))
+    assert float(right["teacher"].detach()) < 1e-3 < 0.1 < float(wrong["teacher"].detach())
+    gap = ObjectiveWeights().teacher * (wrong["teacher"] - right["teacher"])
+    torch.testing.assert_close(wrong["total"] - right["total"], gap)
+    facts = Facts(batch.reference, batch.images, batch.order, taught=others)
+    both = objectives(batch._replace(taught=3 * own + 2e-3, facts=facts))
+    assert float(both["teacher"].detach()) > float(right["teacher"].detach()) + 0.1
+    assert "teacher" not in Objectives(objectives.network, learn="maps")(batch._replace(taught=own))
 
 
 @pytest.mark.parametrize(

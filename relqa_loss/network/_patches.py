@@ -1,0 +1,205 @@
+"""Steps on patches of pixels, with channels last: N×h×w×C.
+
+With the channels of a cell beside one another a layer is one product of matrices, which costs less
+to call than a convolution; where images are small, calls are what a loss costs. As in
+:mod:`~relqa_loss.network._lean`, what is kept for the backward pass is as little as possible, and
+everything can be differentiated twice and goes through ``torch.func``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+
+from relqa_loss.network._lean import LEAK, ONSET, saturate, slope
+from relqa_loss.network._precision import full_precision
+
+SIDE = 4
+"""Pixels along a side of a patch."""
+
+
+def to_patches(image: Tensor) -> Tensor:
+    """N×C×H×W → N×H/4×W/4×16·C: by colour, then row, then column of the patch."""
+    count, colours, height, width = image.shape
+    rows, columns = height // SIDE, width // SIDE
+    apart = image.reshape(count, colours, rows, SIDE, columns, SIDE)
+    return apart.permute(0, 2, 4, 1, 3, 5).reshape(count, rows, columns, colours * SIDE * SIDE)
+
+
+def from_patches(patches: Tensor, colours: int = 3) -> Tensor:
+    """Inverse of :func:`to_patches`."""
+    count, rows, columns, _ = patches.shape
+    apart = patches.view(count, rows, columns, colours, SIDE, SIDE)
+    return apart.permute(0, 3, 1, 4, 2, 5).reshape(count, colours, SIDE * rows, SIDE * columns)
+
+
+def merge(cells: Tensor) -> Tensor:
+    """2×2 cells to one, nothing discarded: N×h×w×C → N×h/2×w/2×4·C."""
+    count, rows, columns, channels = cells.shape
+    apart = cells.reshape(count, rows // 2, 2, columns // 2, 2 * channels)
+    return apart.transpose(2, 3).reshape(count, rows // 2, columns // 2, 4 * channels)
+
+
+def spread(cells: Tensor) -> Tensor:
+    """One cell to 2×2 copies of it: N×h×w×C → N×2h×2w×C."""
+    result: Tensor = _Spread.apply(cells)
+    return result
+
+
+def filtered(error: Tensor, filters: Tensor) -> tuple[Tensor, Tensor]:
+    """Linear filters of each patch, and the mean magnitude of each of its colours.
+
+    Args:
+        error: N×3×H×W.
+        filters: 48×C.
+
+    Returns:
+        N×H/4×W/4×C and N×H/4×W/4×3.
+    """
+    if filters.requires_grad:
+        patches = to_patches(error)
+        return patches @ filters, _by_colour(patches.abs()).mean(-1)
+    responses, plain, _ = _Filtered.apply(error, filters)
+    return responses, plain
+
+
+def mixed(cells: Tensor, weight: Tensor) -> Tensor:
+    """Convolution over 3×3 cells; keeps its input only if the weights are being learned."""
+    if weight.requires_grad:
+        return _convolved(cells, weight)
+    result: Tensor = _Mixed.apply(cells, weight)
+    return result
+
+
+def magnitudes(error: Tensor, plain: Tensor | None = None) -> Tensor:
+    """``cat([onset(error), |onset(error)|, plain])`` along the channels."""
+    result: Tensor = _Magnitudes.apply(error, plain)
+    return result
+
+
+def saturated_cells(visible: Tensor, weights: Tensor) -> Tensor:
+    """As :func:`~relqa_loss.network._lean.saturated_sum`: N×h×w×C, C×1 → N×h×w×1."""
+    result: Tensor = _SaturatedCells.apply(visible, weights)
+    return result
+
+
+def _by_colour(patches: Tensor) -> Tensor:
+    return patches.view(*patches.shape[:-1], -1, SIDE * SIDE)
+
+
+def _convolved(cells: Tensor, weight: Tensor) -> Tensor:
+    return F.conv2d(cells.permute(0, 3, 1, 2), weight, padding=1).permute(0, 2, 3, 1)
+
+
+class _Spread(Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(cells: Tensor) -> Tensor:
+        count, rows, columns, channels = cells.shape
+        copies = cells[:, :, None, :, None].expand(count, rows, 2, columns, 2, channels)
+        return copies.reshape(count, 2 * rows, 2 * columns, channels)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        rows = grad[:, ::2] + grad[:, 1::2]
+        return rows[:, :, ::2] + rows[:, :, 1::2]
+
+
+class _Filtered(Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(error: Tensor, filters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        patches = to_patches(error)
+        plain = _by_colour(patches.abs()).mean(-1)
+        responses = patches @ filters
+        return responses, plain, patches.sign_().to(torch.int8)
+
+    @staticmethod
+    def setup_context(
+        ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor, Tensor]
+    ) -> None:
+        ctx.save_for_backward(inputs[1], output[2])
+        ctx.mark_non_differentiable(output[2])
+
+    @staticmethod
+    def backward(ctx: Any, responses: Tensor, plain: Tensor, _: Tensor) -> tuple[Tensor, None]:
+        filters, signs = ctx.saved_tensors
+        with full_precision(responses):  # a backward pass may be called under autocast
+            grad = responses @ filters.T
+        share = (plain / SIDE**2)[..., None] * _by_colour(signs)
+        return from_patches(grad + share.reshape(grad.shape)), None
+
+
+class _Mixed(Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(cells: Tensor, weight: Tensor) -> Tensor:
+        return _convolved(cells, weight)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (weight,) = ctx.saved_tensors
+        with full_precision(grad):
+            return _convolved(grad, weight.flip(-2, -1).transpose(0, 1)), None
+
+
+class _Magnitudes(Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(error: Tensor, plain: Tensor | None) -> Tensor:
+        magnitude = error.abs()
+        signed = (magnitude + ONSET).reciprocal_().mul_(magnitude).mul_(error)
+        parts = [signed, signed.abs()]
+        return torch.cat(parts if plain is None else [*parts, plain], -1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor | None], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0])
+        ctx.plain = inputs[1] is not None
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
+        (error,) = ctx.saved_tensors
+        channels = error.shape[-1]
+        signed, unsigned = grad[..., :channels], grad[..., channels : 2 * channels]
+        to_error = (unsigned * error.sign() + signed) * slope(error)
+        return to_error, grad[..., 2 * channels :] if ctx.plain else None
+
+
+class _SaturatedCells(Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(visible: Tensor, weights: Tensor) -> Tensor:
+        return saturate(visible) @ weights
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        visible, weights = ctx.saved_tensors
+        to_visible = to_weights = None
+        if ctx.needs_input_grad[0]:
+            fresh = 1 / (1 + visible)
+            to_visible = (fresh * fresh + LEAK) * (grad * weights[:, 0])
+        if ctx.needs_input_grad[1]:
+            to_weights = (grad * saturate(visible)).sum((0, 1, 2))[:, None]
+        return to_visible, to_weights

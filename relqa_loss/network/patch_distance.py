@@ -1,0 +1,163 @@
+"""The smaller distance: radial like the other one, and made of products of matrices on patches.
+
+What :mod:`~relqa_loss.network.distance` says holds here, too: the error passes linear layers whose
+coefficients depend on the reference alone, and only magnitudes are combined, with non-negative
+weights and increasing functions. There is no layer at stride 2, the plain error is the mean
+magnitude in each colour of a patch, and all that depends on the reference is worked out when it
+is encoded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from relqa_loss.network._layout import padded
+from relqa_loss.network._patches import (
+    SIDE,
+    filtered,
+    magnitudes,
+    merge,
+    mixed,
+    saturated_cells,
+    spread,
+    to_patches,
+)
+
+_COLOURS = 3
+_PATCH = _COLOURS * SIDE**2
+_CONTRAST = 4.0
+"""Brings pixel values around mid-grey to unit variance, where the activations bend."""
+
+
+class PatchEncoder(nn.Module):
+    """What the reference has to say about an error, at strides 4, 8 and 16.
+
+    Args:
+        widths: Widths of the features at these strides.
+        error_widths: Widths of the error's, each of which is given a gate.
+        judged: How many visibilities there are at a stride.
+    """
+
+    def __init__(self, widths: Sequence[int], error_widths: Sequence[int], judged: int) -> None:
+        super().__init__()
+        self.gates = tuple(error_widths)
+        self.stem = nn.Linear(_PATCH, widths[0])
+        self.reduce = nn.ModuleList(
+            nn.Linear(4 * before, after) for before, after in pairwise(widths)
+        )
+        self.mix = nn.ParameterList(_kernel(width, 2.0) for width in widths[1:])
+        self.heads = nn.ModuleList(
+            nn.Linear(width, gates + judged)
+            for width, gates in zip(widths, error_widths, strict=True)
+        )
+        for layer in (self.stem, *self.reduce):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+        for head in self.heads:
+            nn.init.normal_(head.weight, std=0.5 / head.in_features**0.5)  # type: ignore[operator, arg-type]
+            nn.init.constant_(head.bias, 1.0)  # type: ignore[arg-type]
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """``N×3×H×W``, centred on mid-grey, sides divisible by 16 → gates and visibilities.
+
+        A pair for each stride, finest first: N×h×w×E in [−2, 2] and N×h×w×J in [0, 1].
+        """
+        # A power of two: exact, and shorter on the weights than on the pixels.
+        features = _silu(F.linear(to_patches(image), _CONTRAST * self.stem.weight, self.stem.bias))
+        found: list[Tensor] = []
+        for level, head in enumerate(self.heads):
+            if level:
+                features = _silu(self.reduce[level - 1](merge(features)))
+                features = features + _silu(mixed(features, self.mix[level - 1]))
+            # One function for both. A gate may change its sign, so that products with the
+            # reference's own structure (is this a loss of contrast?) are possible.
+            bounded = torch.sigmoid(head(features))
+            gates = self.gates[level]
+            found += [bounded[..., :gates] * 4 - 2, bounded[..., gates:]]
+        return tuple(found)
+
+
+class PatchDistance(nn.Module):
+    """Density of the distance at stride 4.
+
+    Args:
+        widths: Widths of the linear error features at strides 4, 8 and 16.
+        judged: Width of the judgement at these strides.
+        floor: Weight of the plain error, see :class:`~relqa_loss.network.NetworkConfig`.
+    """
+
+    def __init__(self, widths: Sequence[int], judged: int, floor: float) -> None:
+        super().__init__()
+        self.floor = floor
+        self.filters = nn.Parameter(torch.randn(_PATCH, widths[0]) / _PATCH**0.5)
+        self.reduce = nn.ParameterList(
+            torch.randn(4 * before, after) / (4 * before) ** 0.5
+            for before, after in pairwise(widths)
+        )
+        self.mix = nn.ParameterList(_kernel(width, 0.25) for width in widths[1:])
+        # Softplus of these: non-negative whatever training does. More and less of a feature, such
+        # as gained and lost contrast, weigh differently.
+        self.blend = nn.ParameterList(
+            torch.randn(2 * width + plain, judged) - 3.0
+            for width, plain in zip(widths, (_COLOURS, 0, 0), strict=True)
+        )
+        self.weigh = nn.ParameterList(torch.full((judged, 1), -2.0) for _ in widths)
+
+    def forward(self, image: Tensor, reference: Tensor, features: Sequence[Tensor]) -> Tensor:
+        """Image and reference N×3×H×W → density N×1×H'/4×W'/4 on the padded grid, non-negative.
+
+        Args:
+            image: What is judged.
+            reference: What it is compared with.
+            features: Of the reference, from the encoder.
+        """
+        current, plain = filtered(padded(image - reference), self.filters)
+        judged = []
+        for level, blend in enumerate(self.blend):
+            if level:
+                current = merge(current) @ self.reduce[level - 1]
+            current = current * features[2 * level]
+            if level:
+                current = current + mixed(current, self.mix[level - 1])
+            sizes = magnitudes(current, None if level else plain)
+            judged.append(sizes @ _by_sign(blend, current.shape[-1]))
+        visible: Tensor | None = None
+        density = plain.new_zeros(())
+        for level in reversed(range(len(judged))):
+            seen = judged[level] if visible is None else judged[level] + spread(visible)
+            visible = seen * features[2 * level + 1]
+            density = density + saturated_cells(visible, F.softplus(self.weigh[level]))
+            density = spread(density) if level else density
+        density = density + self.floor * plain.mean(-1, keepdim=True)
+        return density.permute(0, 3, 1, 2)
+
+    def plain(self, image: Tensor, reference: Tensor) -> Tensor:
+        """The part of the density's mean that no weight can change, of shape N."""
+        density: Tensor = self.floor * padded(image - reference).abs()
+        return density.mean((1, 2, 3))
+
+
+def _by_sign(blend: Tensor, signed: int) -> Tensor:
+    """Weights of gain, loss and plain error, as those of signed values and of magnitudes.
+
+    What is gained with its weight and what is lost with another is the same as magnitudes under
+    the mean of both and signed values under half of the difference.
+    """
+    weights = F.softplus(blend)
+    more, less, plain = torch.split(weights, [signed, signed, len(weights) - 2 * signed])
+    return torch.cat([(more - less) / 2, (more + less) / 2, plain])
+
+
+def _kernel(width: int, variance: float) -> Tensor:
+    return torch.randn(width, width, 3, 3) * math.sqrt(variance / (9 * width))
+
+
+def _silu(values: Tensor) -> Tensor:
+    # In place where nothing will ask for what was there.
+    return F.silu(values, inplace=not (torch.is_grad_enabled() and values.requires_grad))

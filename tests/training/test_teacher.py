@@ -1,0 +1,93 @@
+"""A teacher's distances of a pool's images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from relqa_loss import relational_distance
+from relqa_loss.network import NetworkConfig, find_weights, load_pretrained
+from relqa_loss.training.batches import Batches
+from relqa_loss.training.config import TrainConfig
+from relqa_loss.training.loop import train
+from relqa_loss.training.pool import SETS_PER_SHARD, Pool
+from relqa_loss.training.teacher import TeacherLessons
+
+
+@pytest.fixture
+def lessons(pool: Pool) -> TeacherLessons:
+    lessons = TeacherLessons(pool, find_weights())
+    lessons.fill(torch.device("cpu"), lambda done, total: None)
+    return lessons
+
+
+def test_they_are_the_teachers_distances(pool: Pool, lessons: TeacherLessons) -> None:
+    scale = load_pretrained().scale
+    for index in (0, SETS_PER_SHARD + 5):
+        each = pool[index]
+        images = each.images.float() / 255
+        reference = (each.reference.float() / 255).expand_as(images)
+        wanted = relational_distance(images, reference, reduction="none") / scale
+        torch.testing.assert_close(lessons.of(index), wanted)
+
+
+def test_what_is_there_is_not_worked_out_again(
+    lessons: TeacherLessons, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[int, int]] = []
+    lessons.fill(torch.device("cpu"), lambda *done: calls.append(done))
+    assert calls == []
+    path = lessons.pool.beside(1, lessons.record.sha256[:12])
+    before = path.read_bytes()
+    path.unlink()
+    lessons.fill(torch.device("cpu"), lambda *done: calls.append(done))
+    assert calls == [(2, 2)]
+    assert path.read_bytes() == before
+
+
+def test_batches_bring_them(pool: Pool, lessons: TeacherLessons) -> None:
+    taught = Pool(pool.spec, pool.folder.parent, len(pool))
+    taught.lessons = lessons
+    batch = Batches(taught, 3, seed=0, facts=(taught, 2))[4]
+    plain = Batches(pool, 3, seed=0)[4]
+    assert plain.taught is None
+    assert torch.equal(batch.images, plain.images)
+    assert batch.taught is not None
+    every = torch.stack([lessons.of(index) for index in range(len(pool))])
+    assert all(bool((every == row).all(1).any()) for row in batch.taught)
+    assert batch.facts is not None
+    assert batch.facts.taught is not None
+    assert batch.facts.taught.shape == (2, 8)
+    moved = batch.to(torch.device("meta"))
+    assert moved.taught is not None
+    assert moved.taught.is_meta
+    assert moved.pairs.maps.is_meta
+
+
+def test_a_small_network_is_trained_by_a_large_one(photos: Path, tmp_path: Path) -> None:
+    config = TrainConfig(
+        steps=3,
+        sets=32,
+        validation_sets=32,
+        crop=64,
+        window=48,
+        batch=2,
+        learn="distance",
+        teacher="relqa-base",
+        network=NetworkConfig.nano(),
+    )
+    out = tmp_path / "nano.safetensors"
+    result = train(photos, out, config, pool_folder=tmp_path / "pools", accelerator="cpu")
+    assert result.finished
+    record = json.loads(out.with_suffix(".json").read_text("utf-8"))
+    assert record["training"]["teacher"] == find_weights().version
+    assert record["training"]["config"]["teacher"] == "relqa-base"
+    assert load_pretrained(out).config == NetworkConfig.nano()
+
+
+def test_a_teacher_has_nothing_to_say_about_maps() -> None:
+    with pytest.raises(ValueError, match="a teacher teaches distances"):
+        TrainConfig(learn="maps", teacher="relqa-base")
