@@ -88,7 +88,7 @@ class NetworkConfig:
     def nano(cls) -> NetworkConfig:
         """Of the shipped ``relqa-nano``: the maps of the default, and a smaller distance."""
         return cls(
-            widths=(16, 24, 32), error_widths=(16, 24, 32), judgement_width=12, distance="patches"
+            widths=(16, 24, 32), error_widths=(24, 24, 32), judgement_width=12, distance="patches"
         )
 
     @classmethod

@@ -17,6 +17,7 @@ from relqa_loss.training.sets import NO_ORDER
 _SHARPNESS = 10.0  # a channel that leads by 0.3 is as good as certain
 _PRESENT = 0.02  # least severity at which a channel counts as distorted
 _ANCHOR = 0.2  # least share of the plain error pyramid in the distance
+_FAR = 0.4  # the same in the distance of noise, for a distance of patches
 _RELATED = 4  # every fourth image of the ranked sets
 MAP_PARTS = ("network.mapper.", "network.direction_")
 _CLEAR = math.log(1.35)  # by how much a known order should show in the distances
@@ -42,6 +43,7 @@ class ObjectiveWeights:
     direction: float = 0.5
     relative: float = 0.3
     anchor: float = 2.0
+    far: float = 2.0
     facts: float = 4.0
     teacher: float = 10.0
 
@@ -184,6 +186,8 @@ class Objectives(nn.Module):
             "consensus": consensus_loss(flat, ranks, slope),
             "anchor": anchor_loss(plain, flat),
         }
+        if self.network.config.distance == "patches":
+            terms["far"] = far_loss(*self._from_noise(batch.reference))
         lessons = [(distance, batch.taught)]
         if batch.facts is not None:
             known, _ = self._distances(batch.facts.reference, batch.facts.images)
@@ -204,6 +208,13 @@ class Objectives(nn.Module):
         repeated = _select(encoding, torch.arange(sets).repeat_interleave(count))
         distance = self.network.distance(repeated, pixels).view(sets, count)
         return distance, self.network.plain_distance(repeated, pixels)
+
+    def _from_noise(self, reference: Tensor) -> tuple[Tensor, Tensor]:
+        """Distances of noise from each reference, and the plain part of each."""
+        generator = torch.Generator().manual_seed(0)  # the same at every step
+        noise = torch.rand(reference.shape, generator=generator).to(reference)
+        encoding = self.network.encode(reference)
+        return self.network.distance(encoding, noise), self.network.plain_distance(encoding, noise)
 
     def _relate(self, reference: Tensor, image: Tensor) -> tuple[Streams, Tensor]:
         kind = image.device.type
@@ -363,6 +374,15 @@ def anchor_loss(plain: Tensor, distance: Tensor) -> Tensor:
     # for more than four times its plain error.
     log_share = torch.log(plain + 1e-6) - torch.log(distance + 1e-6)
     return F.relu(math.log(_ANCHOR) - log_share.mean())
+
+
+def far_loss(distance: Tensor, plain: Tensor) -> Tensor:
+    """Keeps the share of the plain error in the distance of images that have nothing in common.
+
+    There, what is learned is nearly flat but for its valleys, and there are fewer of its features
+    than pixels: an optimiser that starts from noise must be led by the plain error.
+    """
+    return F.relu(math.log(_FAR) - torch.log(plain / distance)).mean()
 
 
 def _mean(values: Tensor, weights: Tensor) -> Tensor:

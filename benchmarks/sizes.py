@@ -1,0 +1,117 @@
+"""Two shipped weights side by side: is the smaller one as good?
+
+    python benchmarks/sizes.py [--weights relqa-base relqa-nano] [--figures FOLDER] [--out FILE.md]
+
+What ``accuracy.py``, ``failure_types.py`` and ``trust.py`` found with the first and with the second
+weights, and the difference. Figures are read from ``FOLDER/NAME/*.json``, each of which must have
+been measured on the weights that are shipped under that name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from _common import command, table
+
+from relqa_loss.network import find_weights
+
+LIMIT = 0.02
+"""By how much a rank correlation or a share may be worse."""
+
+Figures = Mapping[str, Mapping[str, Any]]
+
+
+def figures_of(name: str, folder: Path) -> dict[str, dict[str, Any]]:
+    """What was measured on the weights ``name``.
+
+    Raises:
+        ValueError: If something was measured on others, or nothing at all.
+    """
+    record = find_weights(name)
+    found = {
+        path.stem: json.loads(path.read_text("utf-8"))
+        for path in sorted((folder / name).glob("*.json"))
+    }
+    if not found:
+        raise ValueError(f"no figures in {folder / name}")
+    for stem, content in found.items():
+        digits = str(content.get("weights", "")).rpartition("@")[2]
+        if not digits or not record.sha256.startswith(digits):
+            raise ValueError(
+                f"{stem}.json of {name} was measured on {content.get('weights')!r}, not on "
+                f"{record.version}"
+            )
+    return found
+
+
+def values(figures: Figures) -> Iterator[tuple[str, float]]:
+    """What is compared: larger is better, for every one."""
+    accuracy = figures["accuracy"]
+    for metric, srcc in accuracy["SRCC, all operators"]["distance"].items():
+        yield f"SRCC of the distance with {metric}", abs(srcc)
+    for metric, srcc in accuracy["SRCC, all operators"]["score"].items():
+        yield f"SRCC of the score with {metric}", abs(srcc)
+    for what in ("distance rises", "score falls", "score < 0"):
+        yield f"ladders: {what}", accuracy["trained operators"]["ladders"][what]
+    for what in ("dominant ≥.3", "sign ≥.3", "AUROC ≥.3"):
+        yield f"maps: {what}", accuracy["trained operators"]["maps"][what]
+    firm = [fact for fact in figures["failure_types"]["facts"] if fact["firm"]]
+    for what in ("distance", "score"):
+        known = figures["failure_types"]["firm facts that hold"][what]
+        yield f"firm facts that hold for 90% of the photographs: {what}", known
+        share = sum(fact["shares"][what] for fact in firm) / len(firm)
+        yield f"firm facts, mean share of the photographs: {what}", share
+    yield "monotone line scans", figures["trust"]["monotone line scans"]
+
+
+def recovery(figures: Figures) -> str:
+    return " / ".join(f"{value:.0f}" for value in figures["trust"]["recovery dB"].values())
+
+
+def report(names: Sequence[str], both: Sequence[Figures]) -> str:
+    first, second = (dict(values(figures)) for figures in both)
+    rows: list[list[object]] = [
+        [what, first[what], second[what], f"{second[what] - first[what]:+.3f}"] for what in first
+    ]
+    starts = " / ".join(both[0]["trust"]["recovery dB"])
+    rows.append([f"recovery by descent from {starts}, dB", *map(recovery, both), ""])
+    worst = min(first, key=lambda what: second[what] - first[what])
+    gap = second[worst] - first[worst]
+    kept = "within" if gap >= -LIMIT else "not within"
+    return (
+        table(("", *names, "difference"), rows)
+        + f"\n\nThe largest loss is {gap:+.3f} ({worst}): {kept} {LIMIT} of {names[0]} everywhere."
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--weights", nargs=2, default=["relqa-base", "relqa-nano"])
+    parser.add_argument("--figures", type=Path, default=Path("runs/figures"))
+    parser.add_argument("--out", type=Path, help="markdown file to write as well")
+    parsed = parser.parse_args(arguments)
+    try:
+        both = [figures_of(name, parsed.figures) for name in parsed.weights]
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    commands = sorted({figures[name]["command"] for figures in both for name in figures})
+    versions = [find_weights(name).version for name in parsed.weights]
+    text = "\n\n".join(
+        [
+            report(versions, both),
+            f"`{command()}`, after:\n\n" + "\n".join(f"- `{each}`" for each in commands),
+        ]
+    )
+    sys.stdout.write(text + "\n")
+    if parsed.out is not None:
+        parsed.out.write_text(text + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
