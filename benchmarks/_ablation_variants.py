@@ -83,7 +83,13 @@ VARIANTS: tuple[Variant, ...] = (
     replace(BASE, name="opponent colours", colour="opponent"),
     replace(BASE, name="with facts", facts=True),
     *(
-        replace(BASE, name=f"without {left}", members=tuple(m for m in PANEL if m != left))
+        replace(
+            BASE,
+            name=f"{'listwise, ' if listwise else ''}without {left}",
+            listwise=listwise,
+            members=tuple(m for m in PANEL if m != left),
+        )
+        for listwise in (False, True)
         for left in PANEL
     ),
 )

@@ -13,6 +13,7 @@ from relqa_loss import RelationalLoss
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 OURS = "RelationalLoss"
+NANO = "RelationalLoss, relqa-nano"
 _EPS = 1e-10
 
 
@@ -109,6 +110,7 @@ def contenders(weights: str, device: torch.device) -> list[Contender]:
     )
     return [
         _ready(OURS, RelationalLoss(weights=weights, on_out_of_range="ignore"), device),
+        _ready(NANO, RelationalLoss(weights="relqa-nano", on_out_of_range="ignore"), device),
         _ready("piq SSIM", piq.SSIMLoss(), device),
         _ready("piq MS-SSIM", piq.MultiScaleSSIMLoss(), device),
         _ready("LPIPS-Alex architecture", alex, device),

@@ -64,6 +64,16 @@ def ratio(verdicts: list[Verdict]) -> float:
     return statistics.median(found) if found else math.nan
 
 
+def own(columns: dict[str, float], name: str) -> dict[str, float]:
+    """The columns of one network, named as if it were the only one, and those of the metrics."""
+    mine = {f"{what}{name}": what for what in ("distance", "score")}
+    return {
+        mine.get(column, column): value
+        for column, value in columns.items()
+        if column in mine or not column.startswith(("distance", "score"))
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--photos", type=Path, required=True)
@@ -72,7 +82,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=384, help="crop side")
     parser.add_argument("--metrics", nargs="*", default=METRICS, choices=METRICS)
     parser.add_argument("--out", type=Path, help="markdown file to write as well")
-    parser.add_argument("--json", type=Path, help="figures as JSON")
+    parser.add_argument(
+        "--json", type=Path, help="figures as JSON; one file for each of several weights"
+    )
     arguments = parser.parse_args()
     if arguments.size < 352 and "ms_ssim" in arguments.metrics:
         parser.error("--size must be at least 352: MS-SSIM sees five scales of half of it")
@@ -160,14 +172,18 @@ def main() -> None:
     if arguments.out:
         arguments.out.write_text(report + "\n", "utf-8")
     if arguments.json:
-        figures = {
-            "weights": versions,
-            "command": command(),
-            "photographs": len(photos),
-            "firm facts that hold": reached,
-            "facts": judged,
-        }
-        arguments.json.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        for record, name in zip(records, networks, strict=True):
+            figures = {
+                "weights": record.version,
+                "command": command(),
+                "photographs": len(photos),
+                "firm facts that hold": own(reached, name),
+                "facts": [fact | {"shares": own(fact["shares"], name)} for fact in judged],
+            }
+            path = arguments.json
+            if name:
+                path = path.with_name(f"{path.stem}-{record.name}{path.suffix}")
+            path.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

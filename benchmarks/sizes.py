@@ -1,10 +1,10 @@
 """Two shipped weights side by side: is the smaller one as good?
 
-    python benchmarks/sizes.py [--weights relqa-base relqa-nano] [--figures FOLDER] [--out FILE.md]
+    python benchmarks/sizes.py [--weights relqa-base relqa-nano] [--out FILE.md]
 
 What ``accuracy.py``, ``failure_types.py`` and ``trust.py`` found with the first and with the second
-weights, and the difference. Figures are read from ``FOLDER/NAME/*.json``, each of which must have
-been measured on the weights that are shipped under that name.
+weights, and the difference. Figures are those of the shipped manifest, into which
+``relqa_loss.training.publish`` takes none that were measured on other weights.
 """
 
 from __future__ import annotations
@@ -19,33 +19,25 @@ from typing import Any
 from _common import command, table
 
 from relqa_loss.network import find_weights
+from relqa_loss.network.pretrained import MANIFEST_NAME, pretrained_folder
 
 LIMIT = 0.02
 """By how much a rank correlation or a share may be worse."""
+NEEDED = ("accuracy", "failure_types", "trust")
 
 Figures = Mapping[str, Mapping[str, Any]]
 
 
-def figures_of(name: str, folder: Path) -> dict[str, dict[str, Any]]:
+def figures_of(name: str, manifest: Path) -> Figures:
     """What was measured on the weights ``name``.
 
     Raises:
-        ValueError: If something was measured on others, or nothing at all.
+        ValueError: If something is missing.
     """
-    record = find_weights(name)
-    found = {
-        path.stem: json.loads(path.read_text("utf-8"))
-        for path in sorted((folder / name).glob("*.json"))
-    }
-    if not found:
-        raise ValueError(f"no figures in {folder / name}")
-    for stem, content in found.items():
-        digits = str(content.get("weights", "")).rpartition("@")[2]
-        if not digits or not record.sha256.startswith(digits):
-            raise ValueError(
-                f"{stem}.json of {name} was measured on {content.get('weights')!r}, not on "
-                f"{record.version}"
-            )
+    found: Figures = json.loads(manifest.read_text("utf-8"))["weights"][name].get("figures", {})
+    missing = sorted(set(NEEDED) - set(found))
+    if missing:
+        raise ValueError(f"{manifest} has no figures of {', '.join(missing)} for {name}")
     return found
 
 
@@ -92,15 +84,15 @@ def report(names: Sequence[str], both: Sequence[Figures]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--weights", nargs=2, default=["relqa-base", "relqa-nano"])
-    parser.add_argument("--figures", type=Path, default=Path("runs/figures"))
     parser.add_argument("--out", type=Path, help="markdown file to write as well")
     parsed = parser.parse_args(arguments)
     try:
-        both = [figures_of(name, parsed.figures) for name in parsed.weights]
+        versions = [find_weights(name).version for name in parsed.weights]
+        manifest = pretrained_folder() / MANIFEST_NAME
+        both = [figures_of(name, manifest) for name in parsed.weights]
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    commands = sorted({figures[name]["command"] for figures in both for name in figures})
-    versions = [find_weights(name).version for name in parsed.weights]
+    commands = sorted({figures[name]["command"] for figures in both for name in NEEDED})
     text = "\n\n".join(
         [
             report(versions, both),

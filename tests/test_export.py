@@ -12,6 +12,7 @@ from torch import Tensor
 from relqa_loss.export import export_onnx, export_program
 from relqa_loss.network import find_weights, load_pretrained
 
+SHIPPED = ("relqa-base", "relqa-nano")
 SHAPES = [(1, 3, 32, 32), (3, 3, 128, 80), (2, 3, 96, 160)]
 
 
@@ -23,38 +24,40 @@ def pair(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def expected(preds: Tensor, target: Tensor) -> dict[str, Tensor]:
-    return dict(load_pretrained()(target, preds)._asdict())
+def expected(preds: Tensor, target: Tensor, weights: str) -> dict[str, Tensor]:
+    return dict(load_pretrained(weights)(target, preds)._asdict())
 
 
 @pytest.mark.slow
-def test_programs_of_torch_take_any_size() -> None:
-    program = export_program(outputs=["score", "distance"]).module()
+@pytest.mark.parametrize("weights", SHIPPED)
+def test_programs_of_torch_take_any_size(weights: str) -> None:
+    program = export_program(outputs=["score", "distance"], weights=weights).module()
     for shape in SHAPES:
         preds, target = pair(shape)
         score, distance = program(preds, target)
-        wanted = expected(preds, target)
+        wanted = expected(preds, target, weights)
         torch.testing.assert_close(score, wanted["score"], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(distance, wanted["distance"], atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.slow
-def test_onnx_takes_any_size(tmp_path: Path) -> None:
+@pytest.mark.parametrize("weights", SHIPPED)
+def test_onnx_takes_any_size(tmp_path: Path, weights: str) -> None:
     onnx = pytest.importorskip("onnx")
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    path = export_onnx(tmp_path / "new" / "relqa.onnx")
+    path = export_onnx(tmp_path / "new" / "relqa.onnx", weights=weights)
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     for shape in SHAPES:
         preds, target = pair(shape)
         found = session.run(None, {"preds": preds.numpy(), "target": target.numpy()})
-        wanted = expected(preds, target)
+        wanted = expected(preds, target, weights)
         for name, values in zip(("distance", "score", "maps"), found, strict=True):
             assert np.abs(values - wanted[name].numpy()).max() < 1e-4, name
     model = onnx.load(str(path))
     onnx.checker.check_model(model)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    assert metadata["relqa_loss.weights"] == find_weights("relqa-base").version
+    assert metadata["relqa_loss.weights"] == find_weights(weights).version
     assert metadata["relqa_loss.channels"].split(",") == list(load_pretrained().channels)
     assert [output.name for output in model.graph.output] == ["distance", "score", "maps"]
     before = path.read_bytes()

@@ -21,9 +21,17 @@ from relqa_loss.network import find_weights
 Loss = RelationalLoss | SpatialMapWeightedLoss
 
 
-@pytest.fixture(params=[RelationalLoss, SpatialMapWeightedLoss])
+@pytest.fixture(
+    params=[
+        (RelationalLoss, "relqa-base"),
+        (RelationalLoss, "relqa-nano"),
+        (SpatialMapWeightedLoss, "relqa-base"),
+    ],
+    ids=lambda param: f"{param[0].__name__}-{param[1]}",
+)
 def loss(request: pytest.FixtureRequest) -> Loss:
-    built: Loss = request.param(channel_weights={"noise": 2.0})
+    kind, weights = request.param
+    built: Loss = kind(channel_weights={"noise": 2.0}, weights=weights)
     return built
 
 
@@ -78,7 +86,7 @@ def test_copies_agree(loss: Loss) -> None:
 
 
 def test_version_and_print_out_name_weights_and_options(loss: Loss) -> None:
-    version = find_weights().version
+    version = find_weights(loss.version.partition("@")[0]).version
     for text in (loss.version, repr(loss), repr(nn.Sequential(loss))):
         assert version in text
         assert "'noise': 2.0" in text

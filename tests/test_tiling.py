@@ -26,12 +26,17 @@ def pair(height: int, width: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     ("height", "width", "tile"),
     [(512, 640, 256), (417, 555, 192), (300, 1000, 304), (64, 64, 1024), (289, 273, 272)],
 )
-def test_pieces_add_up_to_the_whole(height: int, width: int, tile: int) -> None:
+@pytest.mark.parametrize("weights", ["relqa-base", "relqa-nano"])
+def test_pieces_add_up_to_the_whole(height: int, width: int, tile: int, weights: str) -> None:
     preds, target = pair(height, width)
-    whole = relate(preds, target)
+    whole = relate(preds, target, weights=weights)
     seen: list[tuple[int, int]] = []
     found = measure_in_tiles(
-        preds, target, tile=tile, progress=lambda done, total: seen.append((done, total))
+        preds,
+        target,
+        tile=tile,
+        weights=weights,
+        progress=lambda done, total: seen.append((done, total)),
     )
     torch.testing.assert_close(found.distance, whole.distance, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(found.score, whole.score, atol=1e-6, rtol=2e-5)

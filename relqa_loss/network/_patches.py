@@ -67,6 +67,14 @@ def filtered(error: Tensor, filters: Tensor) -> tuple[Tensor, Tensor]:
     return responses, plain
 
 
+def product(cells: Tensor, weight: Tensor) -> Tensor:
+    """``cells @ weight``, a linear layer; keeps its input only if the weights are being learned."""
+    if weight.requires_grad:
+        return cells @ weight
+    result: Tensor = _Product.apply(cells, weight)
+    return result
+
+
 def mixed(cells: Tensor, weight: Tensor) -> Tensor:
     """Convolution over 3×3 cells; keeps its input only if the weights are being learned."""
     if weight.requires_grad:
@@ -138,6 +146,24 @@ class _Filtered(Function):
             grad = responses @ filters.T
         share = (plain / SIDE**2)[..., None] * _by_colour(signs)
         return from_patches(grad + share.reshape(grad.shape)), None
+
+
+class _Product(Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(cells: Tensor, weight: Tensor) -> Tensor:
+        return cells @ weight
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (weight,) = ctx.saved_tensors
+        with full_precision(grad):  # a backward pass may be called under autocast
+            return grad @ weight.T, None
 
 
 class _Mixed(Function):

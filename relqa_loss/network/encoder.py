@@ -25,11 +25,11 @@ class _Stage(nn.Module):
         self.mix = nn.Conv2d(outputs, outputs, 3, padding=1)
 
     def forward(self, features: Tensor) -> Tensor:
-        reduced = _silu(self.reduce(features))
-        return _silu(self.mix(reduced)).add_(reduced)
+        reduced = silu(self.reduce(features))
+        return silu(self.mix(reduced)).add_(reduced)
 
 
-_CONTRAST = 4.0
+CONTRAST = 4.0
 """Brings pixel values around mid-grey to unit variance, where the activations bend."""
 
 
@@ -51,13 +51,13 @@ class Encoder(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """``N×3×H×W`` (sides divisible by 16) → four feature maps."""
         # A power of two: exact, and shorter on the weights than on the pixels.
-        weight = _CONTRAST * by_position(self.stem.weight)
-        features = [_silu(F.conv2d(space_to_depth(image), weight, self.stem.bias, padding=1))]
+        weight = CONTRAST * by_position(self.stem.weight)
+        features = [silu(F.conv2d(space_to_depth(image), weight, self.stem.bias, padding=1))]
         for stage in self.stages:
             features.append(stage(features[-1]))
         return tuple(features)
 
 
-def _silu(values: Tensor) -> Tensor:
-    # In place where nothing will ask for what was there.
+def silu(values: Tensor) -> Tensor:
+    """``x · sigmoid(x)``, in place where nothing will ask for what was there."""
     return F.silu(values, inplace=not (torch.is_grad_enabled() and values.requires_grad))

@@ -24,15 +24,15 @@ from relqa_loss.network._patches import (
     magnitudes,
     merge,
     mixed,
+    product,
     saturated_cells,
     spread,
     to_patches,
 )
+from relqa_loss.network.encoder import CONTRAST, silu
 
 _COLOURS = 3
 _PATCH = _COLOURS * SIDE**2
-_CONTRAST = 4.0
-"""Brings pixel values around mid-grey to unit variance, where the activations bend."""
 
 
 class PatchEncoder(nn.Module):
@@ -69,12 +69,12 @@ class PatchEncoder(nn.Module):
         A pair for each stride, finest first: N×h×w×E in [−2, 2] and N×h×w×J in [0, 1].
         """
         # A power of two: exact, and shorter on the weights than on the pixels.
-        features = _silu(F.linear(to_patches(image), _CONTRAST * self.stem.weight, self.stem.bias))
+        features = silu(F.linear(to_patches(image), CONTRAST * self.stem.weight, self.stem.bias))
         found: list[Tensor] = []
         for level, head in enumerate(self.heads):
             if level:
-                features = _silu(self.reduce[level - 1](merge(features)))
-                features = features + _silu(mixed(features, self.mix[level - 1]))
+                features = silu(self.reduce[level - 1](merge(features)))
+                features = features + silu(mixed(features, self.mix[level - 1]))
             # One function for both. A gate may change its sign, so that products with the
             # reference's own structure (is this a loss of contrast?) are possible.
             bounded = torch.sigmoid(head(features))
@@ -121,12 +121,12 @@ class PatchDistance(nn.Module):
         judged = []
         for level, blend in enumerate(self.blend):
             if level:
-                current = merge(current) @ self.reduce[level - 1]
+                current = product(merge(current), self.reduce[level - 1])
             current = current * features[2 * level]
             if level:
                 current = current + mixed(current, self.mix[level - 1])
             sizes = magnitudes(current, None if level else plain)
-            judged.append(sizes @ _by_sign(blend, current.shape[-1]))
+            judged.append(product(sizes, _by_sign(blend, current.shape[-1])))
         visible: Tensor | None = None
         density = plain.new_zeros(())
         for level in reversed(range(len(judged))):
@@ -156,8 +156,3 @@ def _by_sign(blend: Tensor, signed: int) -> Tensor:
 
 def _kernel(width: int, variance: float) -> Tensor:
     return torch.randn(width, width, 3, 3) * math.sqrt(variance / (9 * width))
-
-
-def _silu(values: Tensor) -> Tensor:
-    # In place where nothing will ask for what was there.
-    return F.silu(values, inplace=not (torch.is_grad_enabled() and values.requires_grad))

@@ -25,6 +25,7 @@ from relqa_loss.training.panel import PANEL
 from relqa_loss.training.photos import random_crop, read_photo
 from relqa_loss.training.sets import (
     MARGIN,
+    STORED,
     FactSetMaker,
     PipelineSetMaker,
     RankedSet,
@@ -32,7 +33,6 @@ from relqa_loss.training.sets import (
 )
 
 SETS_PER_SHARD = 32
-STORED = tuple(field for field in RankedSet._fields if field != "taught")
 
 
 @dataclass(frozen=True)

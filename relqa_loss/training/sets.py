@@ -44,6 +44,10 @@ class RankedSet(NamedTuple):
     """M distances by a teacher, if the pool has one; not a part of the stored set."""
 
 
+STORED = tuple(field for field in RankedSet._fields if field != "taught")
+"""The parts of a set that a pool keeps, and that its seed decides."""
+
+
 @dataclass(frozen=True)
 class SetMaker:
     """Makes :class:`RankedSet` from a crop; the seed decides everything.

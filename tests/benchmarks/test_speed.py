@@ -32,7 +32,7 @@ def test_table_and_record(tmp_path: Path) -> None:
     assert run.stdout == page.read_text("utf-8")
     content = json.loads(record.read_text("utf-8"))
     results = content["results"]["176"]
-    assert len(results) == 6
+    assert len(results) == 7
     for name, measured in results.items():
         assert f"| {name} |" in run.stdout
         assert len(measured["milliseconds"]) == 2

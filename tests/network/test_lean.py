@@ -25,6 +25,7 @@ from relqa_loss.network._patches import (
     magnitudes,
     merge,
     mixed,
+    product,
     saturated_cells,
     spread,
     to_patches,
@@ -109,6 +110,8 @@ CASES = {
     ),
     "frozen mixing of cells": (lambda error: first(mixed(last(error[:, :4]), KERNEL[:, :4])),
                                lambda error: F.conv2d(error[:, :4], KERNEL[:, :4], padding=1), 6),
+    "frozen product": (lambda error: first(product(last(error), FILTERS[:6])),
+                       lambda error: F.conv2d(error, FILTERS[:6].T[..., None, None]), 6),
     "frozen spread": (lambda error: first(spread(last(error))),
                       lambda error: F.interpolate(error, scale_factor=2.0), 6),
     "magnitudes of cells": (
@@ -207,10 +210,13 @@ def test_patches_that_learn_give_the_same() -> None:
     torch.testing.assert_close(filtered(error, learned), filtered(error, FILTERS))
     cells, kernel = last(sample(6)), KERNEL.clone().requires_grad_()
     torch.testing.assert_close(mixed(cells, kernel), mixed(cells, KERNEL))
-    filtered(error, learned)[0].square().sum().backward()
-    mixed(cells, kernel).square().sum().backward()
-    assert learned.grad is not None
-    assert kernel.grad is not None
+    layer = FILTERS[:6].clone().requires_grad_()
+    torch.testing.assert_close(product(cells, layer), product(cells, FILTERS[:6]))
+    found = filtered(error, learned)[0], mixed(cells, kernel), product(cells, layer)
+    for value, weight in zip(found, (learned, kernel, layer), strict=True):
+        value.square().sum().backward()
+        assert weight.grad is not None
+        assert bool(weight.grad.any())
 
 
 def test_patches_and_cells_lose_nothing() -> None:

@@ -20,6 +20,7 @@ NETWORKS = (
     "seed 2",
     "small",
     "silent",
+    "shipped nano",
     "patches",
     "patches, seed 3",
     "silent patches",
@@ -27,8 +28,8 @@ NETWORKS = (
 
 
 def _build(name: str) -> ParityNetwork:
-    if name == "shipped":
-        return load_pretrained()
+    if name.startswith("shipped"):
+        return load_pretrained("relqa-nano" if "nano" in name else "relqa-base")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(ord(name[-1]) if "seed" in name else len(name))
         small = NetworkConfig(
@@ -179,6 +180,7 @@ def _pairs(kind: str, seed: int, count: int, side: tuple[int, int]) -> tuple[Ten
     ("name", "share"),
     [
         ("shipped", 1.0),
+        ("shipped nano", 1.0),
         ("silent", 1.0),
         ("silent patches", 1.0),
         ("seed 1", 0.1),

@@ -12,8 +12,8 @@ import torch
 
 from relqa_loss.distortions import DistortionEngine
 from relqa_loss.training import pool as pool_module
-from relqa_loss.training.pool import SETS_PER_SHARD, STORED, Pool
-from relqa_loss.training.sets import IMAGES_PER_SET, RankedSet, SetMaker
+from relqa_loss.training.pool import SETS_PER_SHARD, Pool
+from relqa_loss.training.sets import IMAGES_PER_SET, STORED, RankedSet, SetMaker
 
 
 def _equal(first: RankedSet, second: RankedSet) -> bool:
