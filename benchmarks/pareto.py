@@ -155,6 +155,7 @@ def plot(path: Path, points: Mapping[str, Point], size: int) -> None:
         xlabel=f"ms, forward and backward at {size}²",
         ylabel="mean SRCC with judges kept out of training",
     )
+    axes.margins(x=0.15, y=0.1)  # room for the names
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
