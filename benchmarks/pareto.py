@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from _common import command, photographs, provenance, table
 from speed import milliseconds, spread
+from speed_matrix import Cell, images
 from torch import Tensor, nn
 
 from relqa_loss import RelationalLoss
@@ -56,7 +57,7 @@ def contenders(weights: Sequence[str]) -> dict[str, nn.Module]:
     import piq
 
     ours = {
-        find_weights(each).version.partition("@")[0]: RelationalLoss(
+        find_weights(each).name: RelationalLoss(
             weights=each, pixel_weight=0, reduction="none", on_out_of_range="ignore"
         )
         for each in weights
@@ -93,10 +94,7 @@ def column(loss: nn.Module) -> Column:
 
 def times(losses: Mapping[str, nn.Module], size: int, repeats: int) -> dict[str, list[float]]:
     """Milliseconds of forward and backward, repeats interleaved."""
-    generator = torch.Generator().manual_seed(0)
-    target = torch.rand(1, 3, size, size, generator=generator)
-    noise = 0.1 * torch.randn(target.shape, generator=generator)
-    preds = (target + noise).clamp(0, 1).requires_grad_()
+    preds, target = images(Cell(size, 1), torch.device("cpu"))
     found: dict[str, list[float]] = {name: [] for name in losses}
     for repeat in range(-2, repeats):
         for name, loss in losses.items():

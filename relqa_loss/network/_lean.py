@@ -68,6 +68,28 @@ def saturate(magnitude: Tensor) -> Tensor:
     return (magnitude / (1 + magnitude)).add_(magnitude, alpha=LEAK)
 
 
+def saturation_slope(magnitude: Tensor) -> Tensor:
+    """Derivative of :func:`saturate`."""
+    fresh = 1 / (1 + magnitude)
+    return fresh * fresh + LEAK
+
+
+def by_sign(weights: Tensor, signed: int, dim: int) -> Tensor:
+    """Weights of gain, loss and plain error, as those of signed values and of magnitudes.
+
+    What is gained with its weight and what is lost with another is the same as magnitudes under
+    the mean of both and signed values under half of the difference.
+
+    Args:
+        weights: Along ``dim``, ``signed`` of gain, as many of loss, and those of plain error.
+        signed: How many features have a sign.
+        dim: Along which the features are.
+    """
+    sizes = [signed, signed, weights.shape[dim] - 2 * signed]
+    more, less, plain = torch.split(weights, sizes, dim)
+    return torch.cat([(more - less) / 2, (more + less) / 2, plain], dim)
+
+
 class _FrozenConv(Function):
     generate_vmap_rule = True
 
@@ -172,8 +194,7 @@ class _SaturatedSum(Function):
         visible, weights = ctx.saved_tensors
         to_visible = to_weights = None
         if ctx.needs_input_grad[0]:
-            fresh = 1 / (1 + visible)
-            to_visible = (fresh * fresh + LEAK) * (grad * weights)
+            to_visible = saturation_slope(visible) * (grad * weights)
         if ctx.needs_input_grad[1]:
             each = visible / (1 + visible) + LEAK * visible
             to_weights = (grad * each).sum((0, 2, 3))[None, :, None, None]

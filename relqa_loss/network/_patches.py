@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from relqa_loss.network._lean import LEAK, ONSET, saturate, slope
+from relqa_loss.network._lean import ONSET, saturate, saturation_slope, slope
 from relqa_loss.network._precision import full_precision
 
 SIDE = 4
@@ -224,8 +224,7 @@ class _SaturatedCells(Function):
         visible, weights = ctx.saved_tensors
         to_visible = to_weights = None
         if ctx.needs_input_grad[0]:
-            fresh = 1 / (1 + visible)
-            to_visible = (fresh * fresh + LEAK) * (grad * weights[:, 0])
+            to_visible = saturation_slope(visible) * (grad * weights[:, 0])
         if ctx.needs_input_grad[1]:
             to_weights = (grad * saturate(visible)).sum((0, 1, 2))[:, None]
         return to_visible, to_weights

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relqa_loss.network._layout import by_position, channels_last, padded, space_to_depth
-from relqa_loss.network._lean import frozen_conv, mean_magnitude, onset, saturated_sum
+from relqa_loss.network._lean import by_sign, frozen_conv, mean_magnitude, onset, saturated_sum
 from relqa_loss.network.pyramid import PYRAMID_BANDS, PixelPyramid
 
 
@@ -85,11 +85,7 @@ class _Judgement(nn.Module):
         self, signed: Tensor, unsigned: Tensor, reference: Tensor, coarser: Tensor | None
     ) -> Tensor:
         """``N×width×h×w`` visible magnitudes, before saturation."""
-        # What is gained with its weight and what is lost with another is the same as magnitudes
-        # under the mean of both and signed values under half of the difference.
-        sizes = [signed.shape[1], signed.shape[1], unsigned.shape[1]]
-        more, less, plain = torch.split(F.softplus(self.blend), sizes, 1)
-        blend = torch.cat([(more - less) / 2, (more + less) / 2, plain], 1)
+        blend = by_sign(F.softplus(self.blend), signed.shape[1], 1)
         visible = frozen_conv(torch.cat([signed, signed.abs(), unsigned], 1), blend)
         if coarser is not None:
             visible = visible.add_(_up(coarser))

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relqa_loss.network._layout import padded
+from relqa_loss.network._lean import by_sign
 from relqa_loss.network._patches import (
     SIDE,
     filtered,
@@ -126,7 +127,7 @@ class PatchDistance(nn.Module):
             if level:
                 current = current + mixed(current, self.mix[level - 1])
             sizes = magnitudes(current, None if level else plain)
-            judged.append(product(sizes, _by_sign(blend, current.shape[-1])))
+            judged.append(product(sizes, by_sign(F.softplus(blend), current.shape[-1], 0)))
         visible: Tensor | None = None
         density = plain.new_zeros(())
         for level in reversed(range(len(judged))):
@@ -141,17 +142,6 @@ class PatchDistance(nn.Module):
         """The part of the density's mean that no weight can change, of shape N."""
         density: Tensor = self.floor * padded(image - reference).abs()
         return density.mean((1, 2, 3))
-
-
-def _by_sign(blend: Tensor, signed: int) -> Tensor:
-    """Weights of gain, loss and plain error, as those of signed values and of magnitudes.
-
-    What is gained with its weight and what is lost with another is the same as magnitudes under
-    the mean of both and signed values under half of the difference.
-    """
-    weights = F.softplus(blend)
-    more, less, plain = torch.split(weights, [signed, signed, len(weights) - 2 * signed])
-    return torch.cat([(more - less) / 2, (more + less) / 2, plain])
 
 
 def _kernel(width: int, variance: float) -> Tensor:

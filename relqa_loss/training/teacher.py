@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save
@@ -36,7 +37,7 @@ class TeacherLessons:
         """
         network = load_record(self.record).to(device)
         for shard in range(self.pool.shards):
-            path = self.pool.beside(shard, self.record.sha256[:12])
+            path = self._path(shard)
             if path.is_file():
                 continue
             rows = []
@@ -53,6 +54,8 @@ class TeacherLessons:
         """M distances of the images of set number ``index``."""
         shard, row = divmod(index, SETS_PER_SHARD)
         if shard not in self._loaded:
-            path = self.pool.beside(shard, self.record.sha256[:12])
-            self._loaded[shard] = load_file(path)["distance"]
+            self._loaded[shard] = load_file(self._path(shard))["distance"]
         return self._loaded[shard][row]
+
+    def _path(self, shard: int) -> Path:
+        return self.pool.beside(shard, self.record.sha256[:12])

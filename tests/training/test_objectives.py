@@ -33,6 +33,7 @@ from relqa_loss.training.objectives import (
     certain_loss,
     consensus,
     facts_loss,
+    far_loss,
     listwise_loss,
     log_distance,
     teacher_loss,
@@ -326,6 +327,15 @@ def test_a_teacher_is_followed_whatever_its_unit() -> None:
     other = torch.tensor([0.5, 1.0, 4.0, 4.0, 3.0])
     assert float(teacher_loss(other, taught)) == pytest.approx(math.log(2) / 4, abs=2e-3)
     assert float(teacher_loss(distance, 0 * taught)) == 0
+
+
+def test_plain_error_keeps_its_share_far_away() -> None:
+    plain = torch.tensor([0.4, 0.2])
+    assert float(far_loss(torch.tensor([1.0, 0.3]), plain)) == pytest.approx(0, abs=1e-6)
+    assert float(far_loss(torch.tensor([1.0, 1.0]), plain)) == pytest.approx(math.log(2) / 2)
+    patches = Objectives(ParityNetwork(NetworkConfig.nano()), learn="distance")
+    assert "far" in patches(_batch())
+    assert "far" not in Objectives(ParityNetwork(), learn="distance")(_batch())
 
 
 def test_a_teacher_counts_where_there_is_one(objectives: Objectives) -> None:
