@@ -191,7 +191,9 @@ class Objectives(nn.Module):
         lessons = [(distance, batch.taught)]
         if batch.facts is not None:
             known, _ = self._distances(batch.facts.reference, batch.facts.images)
-            terms["facts"] = facts_loss(known, batch.facts.order)
+            magnitude = 0.5 * (known + self._distances_back(*batch.facts[:2]))
+            order = batch.facts.order
+            terms["facts"] = 0.5 * (facts_loss(known, order) + facts_loss(magnitude, order))
             lessons.append((known, batch.facts.taught))
         learned = [
             (own.flatten(), taught.flatten()) for own, taught in lessons if taught is not None
@@ -208,6 +210,13 @@ class Objectives(nn.Module):
         repeated = _select(encoding, torch.arange(sets).repeat_interleave(count))
         distance = self.network.distance(repeated, pixels).view(sets, count)
         return distance, self.network.plain_distance(repeated, pixels)
+
+    def _distances_back(self, reference: Tensor, images: Tensor) -> Tensor:
+        """B×M distances of the references from their images: the other half of a score."""
+        sets, count = images.shape[:2]
+        encoding = self.network.encode(_channels_last(images.flatten(0, 1)))
+        pixels = _channels_last(reference.repeat_interleave(count, 0))
+        return self.network.distance(encoding, pixels).view(sets, count)
 
     def _from_noise(self, reference: Tensor) -> tuple[Tensor, Tensor]:
         """Distances of noise from each reference, and the plain part of each."""

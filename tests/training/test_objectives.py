@@ -320,6 +320,20 @@ def test_facts_count_where_they_are_given(objectives: Objectives) -> None:
     assert "facts" not in maps(batch._replace(facts=Facts(reference, images, order)))
 
 
+def test_facts_are_of_the_distance_and_of_the_magnitude_of_the_score(
+    objectives: Objectives,
+) -> None:
+    batch, network = _batch(), objectives.network
+    reference, images = batch.reference, batch.images
+    order = torch.tensor([[[0, 1], [3, 2]]]).expand(len(reference), -1, -1)
+    found = objectives(batch._replace(facts=Facts(reference, images, order)))["facts"]
+    repeated = reference[:, None].expand_as(images).flatten(0, 1)
+    forth = network(repeated, images.flatten(0, 1)).distance.view(images.shape[:2])
+    back = network(images.flatten(0, 1), repeated).distance.view(images.shape[:2])
+    expected = facts_loss(forth, order) + facts_loss((forth + back) / 2, order)
+    torch.testing.assert_close(found, expected / 2)
+
+
 def test_a_teacher_is_followed_whatever_its_unit() -> None:
     distance = torch.tensor([0.5, 1.0, 2.0, 4.0, 3.0])
     taught = torch.tensor([1.0, 2.0, 4.0, 8.0, 0.0])  # the last pair is identical
