@@ -68,7 +68,7 @@ def train(
     workers: int = 2,
     minutes: float | None = None,
     resume: bool = False,
-    initial: Path | None = None,
+    initial: str | Path | None = None,
     logs: Path | None = None,
     accelerator: str = "auto",
     devices: int | str = 1,
@@ -88,7 +88,8 @@ def train(
         workers: Processes that fill the pool.
         minutes: Stop after this long, with a checkpoint to resume from.
         resume: Continue from the checkpoint beside ``out``, exactly.
-        initial: Weights (``.safetensors``) to start from instead of random ones.
+        initial: Weights to start from instead of random ones: a shipped name, or the path of a
+            ``.safetensors`` file with its manifest beside it.
         logs: Folder for TensorBoard.
         accelerator, devices, nodes: As in Lightning Fabric.
         command, commit: Recorded in the manifest.
@@ -98,6 +99,7 @@ def train(
         ValueError: If ``out`` exists and ``resume`` is false, there is nothing to resume, the
             checkpoint is of another run or of other photographs, there is no usable photograph,
             or an excluded operator does not exist.
+        FileNotFoundError: If the initial weights are missing, or have no manifest.
         ImportError: If the extra ``train`` is not installed.
     """
     config = config or TrainConfig()
@@ -106,6 +108,7 @@ def train(
     _refuse_to_overwrite(out, state_path, resume)
     for name in config.exclude:
         get_operator(name)
+    start = None if initial is None else find_weights(initial)
     try:
         from lightning.fabric import Fabric
         from lightning.fabric.loggers.tensorboard import TensorBoardLogger
@@ -153,8 +156,8 @@ def train(
     network = ParityNetwork(config.network)
     torch.random.set_rng_state(generator_state)
     shadow = deepcopy(network).to(fabric.device)  # takes the averaged weights
-    if initial is not None:
-        _load_initial(network, initial)
+    if start is not None:
+        _load_initial(network, start)
     objectives = Objectives(
         network,
         config.objective,
@@ -241,7 +244,7 @@ def train(
                 "date": time.strftime("%Y-%m-%d", time.gmtime()),
                 "torch": torch.__version__,
                 "config": config.to_dict(),
-                "initial": None if initial is None else _provenance(initial),
+                "initial": None if start is None else _provenance(start),
                 "teacher": None if teacher is None else teacher.version,
                 "step": step,
                 "seconds": round(seconds + time.monotonic() - began),
@@ -324,17 +327,18 @@ def _refuse_to_overwrite(out: Path, state_path: Path, resume: bool) -> None:
             raise ValueError(f"{path} exists; choose another --out, or --resume to continue it")
 
 
-def _load_initial(network: ParityNetwork, path: Path) -> None:
+def _load_initial(network: ParityNetwork, record: WeightsRecord) -> None:
     from safetensors.torch import load_file
 
     try:
-        network.load_state_dict(load_file(path))
+        network.load_state_dict(load_file(record.path))
     except RuntimeError as error:
-        raise ValueError(f"{path} does not fit the architecture of this run: {error}") from error
+        raise ValueError(
+            f"{record.path} does not fit the architecture of this run: {error}"
+        ) from error
     network.scale.fill_(1.0)
 
 
-def _provenance(initial: Path) -> dict[str, Any]:
+def _provenance(record: WeightsRecord) -> dict[str, Any]:
     """What is known of the weights that a run started from."""
-    record = find_weights(initial)
-    return {"file": initial.name, "sha256": record.sha256, "training": record.training}
+    return {"file": record.path.name, "sha256": record.sha256, "training": record.training}

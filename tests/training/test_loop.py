@@ -330,6 +330,16 @@ def test_initial_weights_are_the_start(whole: _Whole, photos: Path, tmp_path: Pa
         _train(photos, tmp_path / "b.safetensors", whole, initial=whole.out, config=other)
 
 
+def test_initial_weights_without_a_manifest_are_refused_at_once(
+    photos: Path, tmp_path: Path
+) -> None:
+    alone = tmp_path / "alone.safetensors"
+    alone.write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match=r"alone\.json does not exist"):
+        train(photos, tmp_path / "out.safetensors", CONFIG, pool_folder=tmp_path, initial=alone)
+    assert [path.name for path in tmp_path.iterdir()] == [alone.name]  # before any work
+
+
 def test_half_precision_is_for_the_maps_alone(whole: _Whole, photos: Path, tmp_path: Path) -> None:
     seen: list[Mapping[str, float]] = []
     _train(
