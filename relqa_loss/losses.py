@@ -33,7 +33,7 @@ from relqa_loss.functional import (
     weighted_mean,
     weighted_values,
 )
-from relqa_loss.network._lean import channel_error
+from relqa_loss.network._lean import channel_error, mean_error
 from relqa_loss.network._precision import full_precision
 from relqa_loss.network.model import LEAST_SHARE, Encoding, Relation
 from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, find_weights
@@ -202,16 +202,22 @@ class RelationalLoss(_Loss):
         cells = prepare_weight(weight, reference)
         with full_precision(reference):
             # First, so that its gradient comes last and is not in memory all the while.
-            pixels = self._pixel_term(preds, target, weight) if self.pixel_weight else None
+            pixels = None
+            if self.pixel_weight:
+                dtype = self.network.scale.dtype
+                pixels = self._pixel_term(preds.to(dtype), target.to(dtype), weight)
             encoded = encode_reference(self.network, reference)
             values = self.network.distance(encoded, image, self.factors, cells)
-            values = values if pixels is None else values + pixels
+            values = values if pixels is None else values + pixels / self.data_range
         return reduce_batch(values, self.reduction)
 
     def _pixel_term(self, preds: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-        dtype = self.network.scale.dtype
-        error = channel_error(preds.to(dtype), target.to(dtype))
-        return self.pixel_weight / self.data_range * weighted_mean(error, weight)
+        """Per image, in the unit of the images."""
+        if weight is None:
+            error = mean_error(preds, target)
+        else:
+            error = weighted_mean(channel_error(preds, target), weight)
+        return self.pixel_weight * error
 
     def relation(self, preds: Tensor, target: Tensor, weight: Tensor | None = None) -> Relation:
         """Maps, score and distance per image, without reduction.
@@ -282,9 +288,9 @@ class RelationalLoss(_Loss):
         with full_precision(image):
             values = self.network.distance(encoding, image, self.factors, cells)
             if self.pixel_weight:
-                raw = preds.to(image.dtype) / self.data_range
-                error = (raw - encoding.image).abs()
-                values = values + self.pixel_weight * weighted_mean(error, weight)
+                raw = (preds.to(image.dtype) / self.data_range).expand_as(image)
+                reference = encoding.image.expand_as(image)
+                values = values + self._pixel_term(raw, reference, weight)
         return reduce_batch(values, self.reduction)
 
     def _options(self) -> str:

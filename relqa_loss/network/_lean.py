@@ -63,6 +63,12 @@ def channel_error(preds: Tensor, target: Tensor) -> Tensor:
     return result
 
 
+def mean_error(preds: Tensor, target: Tensor) -> Tensor:
+    """``(preds - target).abs().mean((1, 2, 3))``, which keeps the images and nothing else."""
+    result: Tensor = _MeanError.apply(preds, target)
+    return result
+
+
 def saturate(magnitude: Tensor) -> Tensor:
     """v / (1 + v) + 0.1 v."""
     return (magnitude / (1 + magnitude)).add_(magnitude, alpha=LEAK)
@@ -127,6 +133,26 @@ class _ChannelError(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         preds, target = ctx.saved_tensors
         signed = (preds - target).sign() * (grad / preds.shape[1])
+        first, second = ctx.needs_input_grad
+        return signed if first else None, -signed if second else None
+
+
+class _MeanError(Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(preds: Tensor, target: Tensor) -> Tensor:
+        return (preds - target).abs_().mean((1, 2, 3))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        preds, target = ctx.saved_tensors
+        share = grad[:, None, None, None] / preds[0].numel()
+        signed = (preds - target).sign_() * share
         first, second = ctx.needs_input_grad
         return signed if first else None, -signed if second else None
 

@@ -93,7 +93,7 @@ class _Judgement(nn.Module):
         visible = frozen_conv(torch.cat([signed, signed.abs(), unsigned], 1), blend)
         if coarser is not None:
             visible = visible.add_(_up(coarser))
-        seen = self.visibility(reference).add_(0.5).clamp_(min=_UNSEEN)
+        seen = self.visibility(reference).add_(0.5).clamp(min=_UNSEEN)
         return visible * F.softplus(seen)
 
     def density(self, visible: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from relqa_loss.network._lean import (
     ONSET,
     channel_error,
     frozen_conv,
+    mean_error,
     mean_magnitude,
     onset,
     saturated_sum,
@@ -98,6 +99,8 @@ CASES = {
                          lambda error: F.conv2d(error, KERNEL[..., 1:, 1:], stride=2), 6),
     "channel error": (lambda error: channel_error(error, TARGET),
                       lambda error: (error - TARGET).abs().mean(1, keepdim=True), 3),
+    "mean error": (lambda error: mean_error(error, TARGET),
+                   lambda error: (error - TARGET).abs().mean((1, 2, 3)), 3),
     "pyramid": (pyramid, plain_pyramid, 3),
     "frozen patch filters": (
         lambda error: first(filtered(error, FILTERS)[0]),
@@ -272,12 +275,13 @@ def test_frozen_convolutions_do_not_keep_their_input(learned: bool) -> None:
     assert (error.shape in kept) == learned
 
 
-def test_channel_error_has_a_gradient_for_both() -> None:
+@pytest.mark.parametrize("name", ["channel error", "mean error"])
+def test_an_error_has_a_gradient_for_both(name: str) -> None:
+    lean, dims = (channel_error, (1,)) if name == "channel error" else (mean_error, (1, 2, 3))
     first, second = sample(3, 1).requires_grad_(), sample(3, 2).requires_grad_()
-    found = torch.autograd.grad(channel_error(first, second).square().sum(), (first, second))
-    wanted = torch.autograd.grad(
-        (first - second).abs().mean(1, keepdim=True).square().sum(), (first, second)
-    )
+    found = torch.autograd.grad(lean(first, second).square().sum(), (first, second))
+    plain = (first - second).abs().mean(dims, keepdim=True)
+    wanted = torch.autograd.grad(plain.square().sum(), (first, second))
     torch.testing.assert_close(found, wanted)
 
 
