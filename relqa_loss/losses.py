@@ -201,14 +201,18 @@ class RelationalLoss(_Loss):
         image, reference = self._prepare(preds, target)
         cells = prepare_weight(weight, reference)
         with full_precision(reference):
-            # First, so that its gradient comes last and is not in memory all the while.
-            pixels = None
-            if self.pixel_weight:
+            encoded = encode_reference(self.network, reference)
+            if not self.pixel_weight:
+                values = self.network.distance(encoded, image, self.factors, cells)
+            elif self.factors is None and weight is None and self.on_out_of_range != "clamp":
+                values, error = self.network.distance_and_error(encoded, image)
+                values = values + self.pixel_weight * error
+            else:
+                # First, so that its gradient comes last and is not in memory all the while.
                 dtype = self.network.scale.dtype
                 pixels = self._pixel_term(preds.to(dtype), target.to(dtype), weight)
-            encoded = encode_reference(self.network, reference)
-            values = self.network.distance(encoded, image, self.factors, cells)
-            values = values if pixels is None else values + pixels / self.data_range
+                values = self.network.distance(encoded, image, self.factors, cells)
+                values = values + pixels / self.data_range
         return reduce_batch(values, self.reduction)
 
     def _pixel_term(self, preds: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:

@@ -76,8 +76,8 @@ def saturate(magnitude: Tensor) -> Tensor:
 
 def saturation_slope(magnitude: Tensor) -> Tensor:
     """Derivative of :func:`saturate`."""
-    fresh = 1 / (1 + magnitude)
-    return fresh * fresh + LEAK
+    fresh = (1 + magnitude).reciprocal_()
+    return torch.addcmul(magnitude.new_full((), LEAK), fresh, fresh)
 
 
 def by_sign(weights: Tensor, signed: int, dim: int) -> Tensor:
@@ -200,8 +200,9 @@ class _MeanMagnitude(Function):
 def slope(error: Tensor) -> Tensor:
     """Derivative of :func:`onset`: 1 − (a / (|e| + a))²."""
     # Exactly 0 at 0: the unit is a before anything is rounded.
-    rest = error.abs().mul_(1 / ONSET).add_(1).reciprocal_()
-    return (rest * rest).neg_().add_(1)
+    one = error.new_ones(())
+    rest = torch.add(one, error.abs(), alpha=1 / ONSET).reciprocal_()
+    return torch.addcmul(one, rest, rest, value=-1)
 
 
 class _SaturatedSum(Function):

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relqa_loss.network._layout import padded
+from relqa_loss.network._lean import mean_error
 from relqa_loss.network.config import NetworkConfig
 from relqa_loss.network.distance import RadialDistance
 from relqa_loss.network.encoder import Encoder
@@ -154,6 +155,21 @@ class ParityNetwork(nn.Module):
             return self._distance(reference, _pixels(image), None, weight)
         return self.maps_and_distance(reference, image, channel_weights, weight)[1]
 
+    def distance_and_error(self, reference: Encoding, image: Tensor) -> tuple[Tensor, Tensor]:
+        """:meth:`distance`, and the mean of ``|image − reference|``, each of shape N.
+
+        A distance of patches looks at plain errors anyway, and gives their mean for next to
+        nothing.
+        """
+        if isinstance(self.error, PatchDistance):
+            density, error = self.error.with_error(image, reference.image, reference.features)
+            share = self._share(reference, density)
+            distance = self._pool(_wide(density) * self.scale, share)
+            return distance, _wide(error).mean((1, 2, 3)) * share
+        # First, so that its gradient comes last and is not in memory all the while.
+        error = mean_error(image, reference.image)
+        return self._distance(reference, image, None, None), error
+
     def plain_distance(self, reference: Encoding, image: Tensor | Encoding) -> Tensor:
         """The part of :meth:`distance` that no weight can change, of shape N."""
         return self.error.plain(_pixels(image), reference.image) * self.scale
@@ -256,17 +272,23 @@ class ParityNetwork(nn.Module):
         if steering is not None:
             density = density * steering[0] + steering[1]
         if weight is None:
-            # Padded cells differ by nothing; without this factor they would dilute the mean.
-            height, width = reference.size
-            cells = density.shape[-2] * density.shape[-1]
-            share = cells * MAP_STRIDE**2 / (height * width)
-            mean = density.mean((1, 2, 3)) * share
-            power = density.square().mean((1, 2, 3)) * share
-        else:
-            weight, total = _spread(weight.to(density.dtype), reference.size, density.shape[-2:])
-            mean = (weight * density).sum((1, 2, 3)) / total
-            power = (weight * density.square()).sum((1, 2, 3)) / total
+            return self._pool(density, self._share(reference, density))
+        weight, total = _spread(weight.to(density.dtype), reference.size, density.shape[-2:])
+        mean = (weight * density).sum((1, 2, 3)) / total
+        power = (weight * density.square()).sum((1, 2, 3)) / total
         return self.pooled(mean, power)
+
+    def _pool(self, density: Tensor, share: float) -> Tensor:
+        mean = density.mean((1, 2, 3)) * share
+        power = density.square().mean((1, 2, 3)) * share
+        return self.pooled(mean, power)
+
+    @staticmethod
+    def _share(reference: Encoding, density: Tensor) -> float:
+        """What makes a mean over the padded grid one over the image: padded cells differ by
+        nothing, and would dilute it."""
+        height, width = reference.size
+        return density.shape[-2] * density.shape[-1] * MAP_STRIDE**2 / (height * width)
 
     @staticmethod
     def _crop(maps: Tensor, size: tuple[int, int]) -> Tensor:

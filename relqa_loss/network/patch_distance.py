@@ -118,6 +118,12 @@ class PatchDistance(nn.Module):
             reference: What it is compared with.
             features: Of the reference, from the encoder.
         """
+        return self.with_error(image, reference, features)[0]
+
+    def with_error(
+        self, image: Tensor, reference: Tensor, features: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """:meth:`forward`, and the mean of ``|image − reference|`` in each patch, shaped alike."""
         current, plain = filtered(padded(image - reference), self.filters)
         judged = []
         for level, blend in enumerate(self.blend):
@@ -135,8 +141,9 @@ class PatchDistance(nn.Module):
             visible = seen * features[2 * level + 1]
             density = density + saturated_cells(visible, F.softplus(self.weigh[level]))
             density = spread(density) if level else density
-        density = density + self.floor * plain.mean(-1, keepdim=True)
-        return density.permute(0, 3, 1, 2)
+        error = plain.mean(-1, keepdim=True)
+        density = density + self.floor * error
+        return density.permute(0, 3, 1, 2), error.permute(0, 3, 1, 2)
 
     def plain(self, image: Tensor, reference: Tensor) -> Tensor:
         """The part of the density's mean that no weight can change, of shape N."""

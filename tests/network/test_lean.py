@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relqa_loss import RelationalLoss
+from relqa_loss import RelationalLoss, load_pretrained
 from relqa_loss.network._layout import by_position, space_to_depth
 from relqa_loss.network._lean import (
     LEAK,
@@ -283,6 +283,21 @@ def test_an_error_has_a_gradient_for_both(name: str) -> None:
     plain = (first - second).abs().mean(dims, keepdim=True)
     wanted = torch.autograd.grad(plain.square().sum(), (first, second))
     torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("weights", ["relqa-base", "relqa-nano"])
+@pytest.mark.parametrize("size", [(64, 48), (37, 51)])
+def test_the_error_that_comes_with_the_distance(weights: str, size: tuple[int, int]) -> None:
+    network = load_pretrained(weights)
+    generator = torch.Generator().manual_seed(0)
+    preds, target = torch.rand(2, 2, 3, *size, generator=generator)
+    encoding = network.encode(target)
+    found = network.distance_and_error(encoding, preds.requires_grad_())
+    wanted = (network.distance(encoding, preds), (preds - target).abs().mean((1, 2, 3)))
+    torch.testing.assert_close(found, wanted)
+    for one, other in zip(found, wanted, strict=True):
+        slopes = [torch.autograd.grad(x.sum(), preds, retain_graph=True) for x in (one, other)]
+        torch.testing.assert_close(*slopes)
 
 
 @pytest.mark.parametrize("weights", ["relqa-base", "relqa-nano"])
