@@ -23,7 +23,7 @@ from relqa_loss.network._layout import by_position, channels_last, padded, space
 from relqa_loss.network._lean import by_sign, frozen_conv, mean_magnitude, onset, saturated_sum
 from relqa_loss.network.pyramid import PYRAMID_BANDS, PixelPyramid
 
-_UNSEEN = -20.0
+UNSEEN = -20.0
 """Least logit of a visibility: 2e-9 is as good as nothing. With less, gradients would be denormal
 numbers, which some processors take a hundred times as long to multiply."""
 
@@ -93,7 +93,7 @@ class _Judgement(nn.Module):
         visible = frozen_conv(torch.cat([signed, signed.abs(), unsigned], 1), blend)
         if coarser is not None:
             visible = visible.add_(_up(coarser))
-        seen = self.visibility(reference).add_(0.5).clamp(min=_UNSEEN)
+        seen = self.visibility(reference).add_(0.5).clamp(min=UNSEEN)
         return visible * F.softplus(seen)
 
     def density(self, visible: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ from relqa_loss.network._patches import (
     spread,
     to_patches,
 )
+from relqa_loss.network.distance import UNSEEN
 from relqa_loss.network.encoder import CONTRAST, silu
 
 _COLOURS = 3
@@ -78,7 +79,7 @@ class PatchEncoder(nn.Module):
                 features = features + silu(mixed(features, self.mix[level - 1]))
             # One function for both. A gate may change its sign, so that products with the
             # reference's own structure (is this a loss of contrast?) are possible.
-            bounded = torch.sigmoid(head(features))
+            bounded = torch.sigmoid(head(features).clamp(min=UNSEEN))
             gates = self.gates[level]
             found += [bounded[..., :gates] * 4 - 2, bounded[..., gates:]]
         return tuple(found)
