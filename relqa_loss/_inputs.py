@@ -102,7 +102,7 @@ def prepare_image(
 ) -> Tensor:
     """One image, as :func:`prepare_pair` prepares two; ``name`` is what errors call it."""
     _check_tensor(image, name, data_range)
-    scaled = _scale(image, data_range, dtype)
+    scaled = in_unit_range(image, data_range, dtype)
     if on_out_of_range == "raise" and _readable(scaled):
         _check_range({name: scaled}, data_range)
     return _finish(scaled, on_out_of_range)
@@ -193,7 +193,7 @@ def _prepare_images(
     if any(image.device != first.device for image in others):
         devices = [image.device for image in images.values()]
         raise ValueError(f"{_join(images)} must be on the same device, got {_join(devices)}")
-    scaled = {name: _scale(image, data_range, dtype) for name, image in images.items()}
+    scaled = {name: in_unit_range(image, data_range, dtype) for name, image in images.items()}
     if on_out_of_range == "raise" and all(map(_readable, scaled.values())):
         _check_range(scaled, data_range)
     return [_finish(image, on_out_of_range) for image in scaled.values()]
@@ -230,7 +230,8 @@ def _check_tensor(image: Tensor, name: str, data_range: float) -> None:
         )
 
 
-def _scale(image: Tensor, data_range: float, dtype: torch.dtype) -> Tensor:
+def in_unit_range(image: Tensor, data_range: float, dtype: torch.dtype) -> Tensor:
+    """``image`` in ``dtype``, with 1 as the value of white."""
     if data_range == 1:
         return image.to(dtype)
     # Integers above 2**24 do not fit into float32; they are rounded, which is below any visibility.

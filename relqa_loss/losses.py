@@ -15,6 +15,7 @@ from relqa_loss._inputs import (
     Reduction,
     channel_factors,
     check_options,
+    in_unit_range,
     prepare_image,
     prepare_pair,
     prepare_triple,
@@ -199,29 +200,34 @@ class RelationalLoss(_Loss):
     def forward(self, preds: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """The reduced loss of ``preds`` against ``target``."""
         image, reference = self._prepare(preds, target)
-        cells = prepare_weight(weight, reference)
         with full_precision(reference):
             encoded = encode_reference(self.network, reference)
-            if not self.pixel_weight:
-                values = self.network.distance(encoded, image, self.factors, cells)
-            elif self.factors is None and weight is None and self.on_out_of_range != "clamp":
-                values, error = self.network.distance_and_error(encoded, image)
-                values = values + self.pixel_weight * error
-            else:
-                # First, so that its gradient comes last and is not in memory all the while.
-                dtype = self.network.scale.dtype
-                pixels = self._pixel_term(preds.to(dtype), target.to(dtype), weight)
-                values = self.network.distance(encoded, image, self.factors, cells)
-                values = values + pixels / self.data_range
+            raw = self._unclamped(preds, image), self._unclamped(target, reference)
+            values = self._values(encoded, image, raw, weight)
         return reduce_batch(values, self.reduction)
 
-    def _pixel_term(self, preds: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-        """Per image, in the unit of the images."""
-        if weight is None:
-            error = mean_error(preds, target)
+    def _values(
+        self, encoding: Encoding, image: Tensor, raw: tuple[Tensor, Tensor], weight: Tensor | None
+    ) -> Tensor:
+        """Distance and pixel term of each image; the latter is of ``raw``, image and reference."""
+        cells = prepare_weight(weight, image)
+        if not self.pixel_weight:
+            return self.network.distance(encoding, image, self.factors, cells)
+        if self.factors is None and weight is None and self.on_out_of_range != "clamp":
+            values, error = self.network.distance_and_error(encoding, image)
         else:
-            error = weighted_mean(channel_error(preds, target), weight)
-        return self.pixel_weight * error
+            # First, so that its gradient comes last and is not in memory all the while.
+            error = (
+                mean_error(*raw) if weight is None else weighted_mean(channel_error(*raw), weight)
+            )
+            values = self.network.distance(encoding, image, self.factors, cells)
+        return values + self.pixel_weight * error
+
+    def _unclamped(self, given: Tensor, prepared: Tensor) -> Tensor:
+        """``prepared`` with what ``"clamp"`` has cut, which the pixel term counts."""
+        if self.on_out_of_range != "clamp":
+            return prepared
+        return in_unit_range(given, self.data_range, prepared.dtype).expand_as(prepared)
 
     def relation(self, preds: Tensor, target: Tensor, weight: Tensor | None = None) -> Relation:
         """Maps, score and distance per image, without reduction.
@@ -288,13 +294,9 @@ class RelationalLoss(_Loss):
                 f"the encoding is of {count} image(s) of {encoding.size[0]}×{encoding.size[1]}, "
                 f"preds have shape {tuple(preds.shape)}"
             )
-        cells = prepare_weight(weight, image)
         with full_precision(image):
-            values = self.network.distance(encoding, image, self.factors, cells)
-            if self.pixel_weight:
-                raw = (preds.to(image.dtype) / self.data_range).expand_as(image)
-                reference = encoding.image.expand_as(image)
-                values = values + self._pixel_term(raw, reference, weight)
+            raw = self._unclamped(preds, image), encoding.image.expand_as(image)
+            values = self._values(encoding, image, raw, weight)
         return reduce_batch(values, self.reduction)
 
     def _options(self) -> str:

@@ -223,8 +223,9 @@ def test_gradients_can_be_accumulated(loss: Loss) -> None:
     torch.testing.assert_close(torch.cat(halves) / 2, together)
 
 
-def test_a_reference_can_be_encoded_once() -> None:
-    loss = RelationalLoss(reduction="none")
+@pytest.mark.parametrize("weights", ["relqa-base", "relqa-nano"])
+def test_a_reference_can_be_encoded_once(weights: str) -> None:
+    loss = RelationalLoss(reduction="none", weights=weights)
     preds, target = pair(3)
     encoding = loss.encode(target)
     assert not any(feature.requires_grad for feature in encoding.features)
@@ -235,7 +236,8 @@ def test_a_reference_can_be_encoded_once() -> None:
     )
     leaf = preds.clone().requires_grad_()
     loss.distance_to(encoding, leaf).mean().backward()
-    torch.testing.assert_close(leaf.grad, gradient(RelationalLoss(), preds, target)[1])
+    same = RelationalLoss(weights=weights)
+    torch.testing.assert_close(leaf.grad, gradient(same, preds, target)[1])
     with pytest.raises(ValueError, match="encoding is of 3 image"):
         loss.distance_to(encoding, preds[:2])
     with pytest.raises(ValueError, match="45×61"):

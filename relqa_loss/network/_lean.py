@@ -21,6 +21,9 @@ ONSET = 0.1
 """Learned magnitudes below this grow quadratically."""
 LEAK = 0.1
 """Slope of a saturated magnitude, relative to a fresh one."""
+UNSEEN = -20.0
+"""Least logit of a visibility: 2e-9 is as good as nothing. With less, gradients would be denormal
+numbers, which some processors take a hundred times as long to multiply."""
 
 
 def onset(error: Tensor) -> Tensor:
@@ -59,14 +62,14 @@ def frozen_conv(image: Tensor, weight: Tensor, *, stride: int = 1, padding: int 
 
 def channel_error(preds: Tensor, target: Tensor) -> Tensor:
     """``(preds - target).abs().mean(1, keepdim=True)``, which keeps the images and nothing else."""
-    result: Tensor = _ChannelError.apply(preds, target)
+    result: Tensor = _MeanError.apply(preds, target, (1,))
     return result
 
 
 def mean_error(preds: Tensor, target: Tensor) -> Tensor:
     """``(preds - target).abs().mean((1, 2, 3))``, which keeps the images and nothing else."""
-    result: Tensor = _MeanError.apply(preds, target)
-    return result
+    result: Tensor = _MeanError.apply(preds, target, (1, 2, 3))
+    return result.flatten()
 
 
 def saturate(magnitude: Tensor) -> Tensor:
@@ -118,43 +121,25 @@ class _FrozenConv(Function):
         return to_image, None, None, None
 
 
-class _ChannelError(Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(preds: Tensor, target: Tensor) -> Tensor:
-        return (preds - target).abs_().mean(1, keepdim=True)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        preds, target = ctx.saved_tensors
-        signed = (preds - target).sign() * (grad / preds.shape[1])
-        first, second = ctx.needs_input_grad
-        return signed if first else None, -signed if second else None
-
-
 class _MeanError(Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(preds: Tensor, target: Tensor) -> Tensor:
-        return (preds - target).abs_().mean((1, 2, 3))
+    def forward(preds: Tensor, target: Tensor, dims: tuple[int, ...]) -> Tensor:
+        return (preds - target).abs_().mean(dims, keepdim=True)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
+    def setup_context(
+        ctx: Any, inputs: tuple[Tensor, Tensor, tuple[int, ...]], output: Tensor
+    ) -> None:
+        ctx.save_for_backward(*inputs[:2])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         preds, target = ctx.saved_tensors
-        share = grad[:, None, None, None] / preds[0].numel()
-        signed = (preds - target).sign_() * share
-        first, second = ctx.needs_input_grad
-        return signed if first else None, -signed if second else None
+        signed = (preds - target).sign_() * (grad * (grad.numel() / preds.numel()))
+        first, second, _ = ctx.needs_input_grad
+        return signed if first else None, -signed if second else None, None
 
 
 class _Onset(Function):

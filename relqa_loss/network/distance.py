@@ -20,12 +20,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relqa_loss.network._layout import by_position, channels_last, padded, space_to_depth
-from relqa_loss.network._lean import by_sign, frozen_conv, mean_magnitude, onset, saturated_sum
+from relqa_loss.network._lean import (
+    UNSEEN,
+    by_sign,
+    frozen_conv,
+    mean_error,
+    mean_magnitude,
+    onset,
+    saturated_sum,
+)
 from relqa_loss.network.pyramid import PYRAMID_BANDS, PixelPyramid
-
-UNSEEN = -20.0
-"""Least logit of a visibility: 2e-9 is as good as nothing. With less, gradients would be denormal
-numbers, which some processors take a hundred times as long to multiply."""
 
 
 class _ErrorStage(nn.Module):
@@ -159,6 +163,14 @@ class RadialDistance(nn.Module):
             density = density + self.floor * bands[level].sum(1, keepdim=True)
             density = _up(density) if level else density
         return density
+
+    def with_error(
+        self, image: Tensor, reference: Tensor, features: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """:meth:`forward`, and the mean of ``|image − reference|``, of shape N."""
+        # First, so that its gradient comes last and is not in memory all the while.
+        error = mean_error(image, reference)
+        return self(image, reference, features), error
 
     def plain(self, image: Tensor, reference: Tensor) -> Tensor:
         """The part of the density's mean that no weight can change, of shape N."""

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relqa_loss.network._layout import padded
-from relqa_loss.network._lean import mean_error
 from relqa_loss.network.config import NetworkConfig
 from relqa_loss.network.distance import RadialDistance
 from relqa_loss.network.encoder import Encoder
@@ -156,19 +155,10 @@ class ParityNetwork(nn.Module):
         return self.maps_and_distance(reference, image, channel_weights, weight)[1]
 
     def distance_and_error(self, reference: Encoding, image: Tensor) -> tuple[Tensor, Tensor]:
-        """:meth:`distance`, and the mean of ``|image − reference|``, each of shape N.
-
-        A distance of patches looks at plain errors anyway, and gives their mean for next to
-        nothing.
-        """
-        if isinstance(self.error, PatchDistance):
-            density, error = self.error.with_error(image, reference.image, reference.features)
-            share = self._share(reference, density)
-            distance = self._pool(_wide(density) * self.scale, share)
-            return distance, _wide(error).mean((1, 2, 3)) * share
-        # First, so that its gradient comes last and is not in memory all the while.
-        error = mean_error(image, reference.image)
-        return self._distance(reference, image, None, None), error
+        """:meth:`distance`, and the mean of ``|image − reference|``, each of shape N."""
+        density, error = self.error.with_error(image, reference.image, reference.features)
+        density = _wide(density) * self.scale
+        return self._pool(density, self._share(reference, density)), _wide(error)
 
     def plain_distance(self, reference: Encoding, image: Tensor | Encoding) -> Tensor:
         """The part of :meth:`distance` that no weight can change, of shape N."""

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relqa_loss.network._layout import padded
-from relqa_loss.network._lean import by_sign
+from relqa_loss.network._lean import UNSEEN, by_sign
 from relqa_loss.network._patches import (
     SIDE,
     filtered,
@@ -30,7 +30,6 @@ from relqa_loss.network._patches import (
     spread,
     to_patches,
 )
-from relqa_loss.network.distance import UNSEEN
 from relqa_loss.network.encoder import CONTRAST, silu
 
 _COLOURS = 3
@@ -119,12 +118,24 @@ class PatchDistance(nn.Module):
             reference: What it is compared with.
             features: Of the reference, from the encoder.
         """
-        return self.with_error(image, reference, features)[0]
+        return self._density(image, reference, features)[0]
 
     def with_error(
         self, image: Tensor, reference: Tensor, features: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """:meth:`forward`, and the mean of ``|image − reference|`` in each patch, shaped alike."""
+        """:meth:`forward`, and the mean of ``|image − reference|``, of shape N.
+
+        Plain errors are looked at anyway, so that their mean comes for next to nothing.
+        """
+        density, plain = self._density(image, reference, features)
+        height, width = image.shape[-2:]
+        share = plain.shape[1] * plain.shape[2] * SIDE**2 / (height * width)
+        return density, plain.mean((1, 2, 3)) * share
+
+    def _density(
+        self, image: Tensor, reference: Tensor, features: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Of :meth:`forward`, and the mean error in each patch, N×h×w×1, padded ones included."""
         current, plain = filtered(padded(image - reference), self.filters)
         judged = []
         for level, blend in enumerate(self.blend):
@@ -144,7 +155,7 @@ class PatchDistance(nn.Module):
             density = spread(density) if level else density
         error = plain.mean(-1, keepdim=True)
         density = density + self.floor * error
-        return density.permute(0, 3, 1, 2), error.permute(0, 3, 1, 2)
+        return density.permute(0, 3, 1, 2), error
 
     def plain(self, image: Tensor, reference: Tensor) -> Tensor:
         """The part of the density's mean that no weight can change, of shape N."""
