@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     from relqa_loss.training.config import TrainConfig
     from relqa_loss.training.loop import Progress, train
 
-    network = NetworkConfig.nano() if arguments.network == "nano" else NetworkConfig()
+    network = NetworkConfig.nano() if arguments.network == "nano" else NetworkConfig.base()
     if arguments.floor is not None:
         network = replace(network, floor=arguments.floor)
     config = TrainConfig(

@@ -29,6 +29,8 @@ from relqa_loss.network._lean import (
     onset,
     saturated_sum,
 )
+from relqa_loss.network.displacement import Displacement, Structure
+from relqa_loss.network.encoder import STRIDES
 from relqa_loss.network.pyramid import PYRAMID_BANDS, PixelPyramid
 
 
@@ -114,10 +116,17 @@ class RadialDistance(nn.Module):
         width: Width of the judgement at strides 4, 8 and 16.
         floor: Weight of the plain error pyramid, see
             :class:`~relqa_loss.network.NetworkConfig`.
+        displacement: Whether what a small displacement explains counts for less.
     """
 
     def __init__(
-        self, features: Sequence[int], widths: Sequence[int], width: int, floor: float
+        self,
+        features: Sequence[int],
+        widths: Sequence[int],
+        width: int,
+        floor: float,
+        *,
+        displacement: bool = False,
     ) -> None:
         super().__init__()
         self.floor = floor
@@ -127,6 +136,7 @@ class RadialDistance(nn.Module):
             _ErrorStage(before, after, seen)
             for before, after, seen in zip(widths[:-1], widths[1:], features[1:], strict=True)
         )
+        self.displacement = Displacement() if displacement else None
         finest = (widths[0], 0, 0)  # magnitudes at stride 2 are judged at stride 4
         self.judgements = nn.ModuleList(
             _Judgement(own, bands + extra, width, seen)
@@ -141,25 +151,29 @@ class RadialDistance(nn.Module):
         Args:
             image: What is judged.
             reference: What it is compared with.
-            features: Of the reference, from the encoder.
+            features: All that the encoder makes of the reference.
         """
         error = padded(image - reference)
-        bands = self.pyramid(error)
+        *bands, smooth = self.pyramid(error)
         current = self.first(error, features[0])
         del error  # at full resolution, it would show in the peak of memory
         finest = mean_magnitude(current)
         signed = []
-        for stage, seen in zip(self.stages, features[1:], strict=True):
+        for stage, seen in zip(self.stages, features[1:STRIDES], strict=True):
             current = stage(current, seen)
             signed.append(onset(current))
-        bands = tuple(channels_last(band) for band in bands)
+        bands = [channels_last(band) for band in bands]
+        kept = None
+        if self.displacement is not None:
+            kept = self.displacement(smooth, Structure(*features[STRIDES:]))
         unsigned = [torch.cat([bands[0], finest], 1), bands[1], bands[2]]
         visible: Tensor | None = None
         density = image.new_zeros(())
         for level in (2, 1, 0):
             judgement = cast(_Judgement, self.judgements[level])
             visible = judgement(signed[level], unsigned[level], features[level + 1], visible)
-            density = density + judgement.density(visible)
+            learned = judgement.density(visible)
+            density = density + (learned if kept is None else kept[level] * learned)
             density = density + self.floor * bands[level].sum(1, keepdim=True)
             density = _up(density) if level else density
         return density
@@ -174,7 +188,7 @@ class RadialDistance(nn.Module):
 
     def plain(self, image: Tensor, reference: Tensor) -> Tensor:
         """The part of the density's mean that no weight can change, of shape N."""
-        bands = self.pyramid(padded(image - reference))
+        *bands, _ = self.pyramid(padded(image - reference))
         return self.floor * sum(
             (band.sum(1).mean((1, 2)) for band in bands), start=image.new_zeros(len(image))
         )

@@ -1,4 +1,4 @@
-"""The shared encoder: features of one image at strides 2, 4, 8 and 16."""
+"""The encoder: features of the reference at strides 2, 4, 8 and 16, and its gradients."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relqa_loss.network._layout import by_position, space_to_depth
+from relqa_loss.network.displacement import Gradients
+
+STRIDES = 4
+"""How many feature maps there are."""
 
 
 class _Stage(nn.Module):
@@ -34,10 +38,16 @@ CONTRAST = 4.0
 
 
 class Encoder(nn.Module):
-    """Features of an image, centred on mid-grey, at strides 2, 4, 8 and 16."""
+    """Features of an image, centred on mid-grey, at strides 2, 4, 8 and 16.
 
-    def __init__(self, widths: Sequence[int]) -> None:
+    Args:
+        widths: Of the features.
+        displacement: Whether to work out :class:`~relqa_loss.network.displacement.Structure` too.
+    """
+
+    def __init__(self, widths: Sequence[int], *, displacement: bool = False) -> None:
         super().__init__()
+        self.gradients = Gradients() if displacement else None
         self.stem = nn.Conv2d(12, widths[0], 3, padding=1)
         self.stages = nn.ModuleList(_Stage(inputs, outputs) for inputs, outputs in pairwise(widths))
         for module in self.modules():
@@ -49,12 +59,14 @@ class Encoder(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """``N×3×H×W`` (sides divisible by 16) → four feature maps."""
+        """``N×3×H×W`` (sides divisible by 16) → four feature maps, and the structure's tensors."""
         # A power of two: exact, and shorter on the weights than on the pixels.
         weight = CONTRAST * by_position(self.stem.weight)
         features = [silu(F.conv2d(space_to_depth(image), weight, self.stem.bias, padding=1))]
         for stage in self.stages:
             features.append(stage(features[-1]))
+        if self.gradients is not None:
+            features += self.gradients(image)
         return tuple(features)
 
 

@@ -289,13 +289,19 @@ class ParityNetwork(nn.Module):
 def _build_encoder(config: NetworkConfig) -> Encoder | PatchEncoder:
     if config.distance == "patches":
         return PatchEncoder(config.widths, config.error_widths, config.judgement_width)
-    return Encoder(config.widths)
+    return Encoder(config.widths, displacement=config.displacement)
 
 
 def _build_distance(config: NetworkConfig) -> RadialDistance | PatchDistance:
     if config.distance == "patches":
         return PatchDistance(config.error_widths, config.judgement_width, config.floor)
-    return RadialDistance(config.widths, config.error_widths, config.judgement_width, config.floor)
+    return RadialDistance(
+        config.widths,
+        config.error_widths,
+        config.judgement_width,
+        config.floor,
+        displacement=config.displacement,
+    )
 
 
 def prevailing_sign(evidence: Tensor) -> Tensor:

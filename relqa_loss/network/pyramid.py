@@ -41,11 +41,19 @@ class PixelPyramid(nn.Module):
         super().__init__()
         self.register_buffer("opponent", torch.tensor(_OPPONENT), persistent=False)
 
-    def forward(self, difference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``N×3×H×W`` → ``N×9×H/4×W/4`` (bands 1, 2, 4), ``N×3×H/8×W/8``, ``N×3×H/16×W/16``."""
+    def smooth(self, image: Tensor) -> Tensor:
+        """``N×3×H×W`` → ``N×3×H/4×W/4``: in opponent colours, without what a stride of 4 aliases."""
+        return _coarser(_coarser(_mixed(self.opponent.to(image.dtype), image.contiguous())))
+
+    def forward(self, difference: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Magnitudes of the bands, and the difference itself as :meth:`smooth` has it.
+
+        ``N×3×H×W`` → ``N×9×H/4×W/4`` (bands 1, 2, 4), ``N×3×H/8×W/8``, ``N×3×H/16×W/16`` and
+        ``N×3×H/4×W/4``.
+        """
         matrix = self.opponent.to(difference.dtype)
-        fine, middle, rest, *_ = _Bands.apply(difference.contiguous(), matrix)
-        return fine, middle, rest
+        fine, middle, rest, smooth, *_ = _Bands.apply(difference.contiguous(), matrix)
+        return fine, middle, rest, smooth
 
 
 class _Bands(Function):
@@ -58,6 +66,8 @@ class _Bands(Function):
         current = _mixed(matrix, difference)
         bands, signs = [], []
         for level in range(BANDS):
+            if level == _GATHER:
+                smooth = current.clone()
             coarse = _coarser(current)
             # One buffer is what would be there, then its magnitude: new memory costs more than
             # arithmetic.
@@ -71,17 +81,17 @@ class _Bands(Function):
             current = coarse
         signs.append(current.sign().to(torch.int8))
         fine = torch.cat(bands[: _GATHER + 1], 1)
-        return (fine, bands[-1], current.abs_(), *signs)
+        return (fine, bands[-1], current.abs_(), smooth, *signs)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, ...]) -> None:
-        signs = output[3:]
+        signs = output[4:]
         ctx.save_for_backward(inputs[1], *signs)
         ctx.mark_non_differentiable(*signs)
 
     @staticmethod
     def backward(
-        ctx: Any, fine: Tensor, middle: Tensor, rest: Tensor, *_: Tensor
+        ctx: Any, fine: Tensor, middle: Tensor, rest: Tensor, smooth: Tensor, *_: Tensor
     ) -> tuple[Tensor, None]:
         matrix, *signs = ctx.saved_tensors
         grads = [*torch.split(fine, fine.shape[1] // (_GATHER + 1), 1), middle]
@@ -92,6 +102,8 @@ class _Bands(Function):
                 band = _up(0.25 * band)
             band = band * signs[level]
             grad = band + _coarser_adjoint(grad - _sum_blocks(band))
+            if level == _GATHER:
+                grad.add_(smooth)
         return _mixed(matrix.T, grad), None
 
 

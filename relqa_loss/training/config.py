@@ -60,7 +60,7 @@ class TrainConfig:
     average: float = 0.998
     validate_every: int = 250
     validation_sets: int = 64
-    network: NetworkConfig = field(default_factory=NetworkConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig.base)
     objective: ObjectiveWeights = field(default_factory=ObjectiveWeights)
 
     def __post_init__(self) -> None:

@@ -101,10 +101,10 @@ FACTS: tuple[Fact, ...] = (
     Fact(
         (*_BLUR, *_CODECS, *_NOISE, *_SEEN_NOISE, *_OVER_SMOOTHED),
         ("translation",),
-        (17, 36),
+        (17, 34),
         "Wang and Bovik (2009); Ghildyal and Liu, ECCV 2022",
-        handicap=4.0,
-        share=2,
+        handicap=10.0,
+        share=8,
     ),
     Fact(
         ("alien_block",),
@@ -248,9 +248,9 @@ def _draw(
         return _at(image, worse, level, seed + 1), _at(image, better, level, seed)
     target = fact.psnr[0] + level * (fact.psnr[1] - fact.psnr[0])
     first = at_psnr(image, better, target, seed)
-    second = (
-        None if first is None else at_psnr(image, worse, target + ahead * fact.handicap, seed + 1)
-    )
+    # Above the range, neither of the two would be seen.
+    ahead_at = min(target + ahead * fact.handicap, fact.psnr[1])
+    second = None if first is None else at_psnr(image, worse, ahead_at, seed + 1)
     return None if first is None or second is None else (second, first)
 
 

@@ -34,6 +34,7 @@ _UNJUDGED = "unjudged"
 _UNJUDGED_SEED = 104_729
 _FACTS = "facts"
 _FACTS_SEED = 350_382
+_DISPLACEMENT = "error.displacement."
 _PIPELINES = 4  # every fourth shard of unjudged sets
 
 
@@ -330,8 +331,13 @@ def _refuse_to_overwrite(out: Path, state_path: Path, resume: bool) -> None:
 def _load_initial(network: ParityNetwork, record: WeightsRecord) -> None:
     from safetensors.torch import load_file
 
+    weights = load_file(record.path)
+    if not record.config.displacement:
+        # Trained without it: as it starts out, it changes next to nothing but displacements.
+        own = network.state_dict()
+        weights |= {name: own[name] for name in own if name.startswith(_DISPLACEMENT)}
     try:
-        network.load_state_dict(load_file(record.path))
+        network.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(
             f"{record.path} does not fit the architecture of this run: {error}"

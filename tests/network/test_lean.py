@@ -66,8 +66,15 @@ def plain_pyramid(difference: Tensor) -> Tensor:
 
 
 def pyramid(difference: Tensor) -> Tensor:
-    fine, *rest = PixelPyramid().double()(difference)
+    fine, *rest, _ = PixelPyramid().double()(difference)
     return torch.cat([each.flatten(1) for each in (*fine.split(3, 1), *rest)], 1)
+
+
+def plain_smooth(image: Tensor) -> Tensor:
+    current = torch.einsum("oi,nihw->nohw", PixelPyramid().opponent.double(), image)
+    for _ in range(2):
+        current = F.avg_pool2d(current, 4, 2, 1, count_include_pad=False)
+    return current
 
 
 def last(image: Tensor) -> Tensor:
@@ -102,6 +109,8 @@ CASES = {
     "mean error": (lambda error: mean_error(error, TARGET),
                    lambda error: (error - TARGET).abs().mean((1, 2, 3)), 3),
     "pyramid": (pyramid, plain_pyramid, 3),
+    "smooth image": (lambda image: PixelPyramid().double().smooth(image), plain_smooth, 3),
+    "smooth difference": (lambda error: PixelPyramid().double()(error)[-1], plain_smooth, 3),
     "frozen patch filters": (
         lambda error: first(filtered(error, FILTERS)[0]),
         lambda error: F.conv2d(error, FILTERS.T.reshape(5, 3, 4, 4), stride=4),
@@ -193,7 +202,7 @@ def test_function_transforms(case: tuple[Function, Function, Tensor]) -> None:
 def test_no_gradient_at_zero(name: str) -> None:
     ours, _, channels = CASES[name]
     error = torch.zeros(1, channels, 32, 32, dtype=torch.float64, requires_grad=True)
-    if name.startswith("frozen") or name == "magnitudes of cells":
+    if name.startswith(("frozen", "smooth")) or name == "magnitudes of cells":
         pytest.skip("linear, or in part")
     ours(error).sum().backward()
     assert error.grad is not None
@@ -237,7 +246,7 @@ def test_backward_pass_under_autocast_is_in_full_precision() -> None:
     error = sample(3).float().requires_grad_()
     grads = []
     for enabled in (False, True):
-        fine, _, _ = PixelPyramid()(error)
+        fine, *_ = PixelPyramid()(error)
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             grads += torch.autograd.grad(fine.sum(), error)
     assert torch.equal(*grads)

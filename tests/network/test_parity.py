@@ -41,8 +41,8 @@ def _build(name: str) -> ParityNetwork:
             judgement_width=6,
             floor=0.05,
         )
-        patches = NetworkConfig.nano() if "patches" in name else None
-        network = ParityNetwork(small if name == "small" else patches)
+        large = NetworkConfig.nano() if "patches" in name else NetworkConfig.base()
+        network = ParityNetwork(small if name == "small" else large)
         if "seed" in name:
             # Far from any initialisation: nothing may rely on biases of 0 or small weights.
             with torch.no_grad():

@@ -21,7 +21,8 @@ from lightning.fabric import Fabric  # noqa: F401
 from PIL import Image
 from safetensors.torch import load_file
 
-from relqa_loss.network import ParityNetwork, load_pretrained
+from relqa_loss.network import NetworkConfig, ParityNetwork, load_pretrained
+from relqa_loss.network.pretrained import save_weights
 from relqa_loss.training.checkpoint import checkpoint_path, load_checkpoint
 from relqa_loss.training.config import TrainConfig
 from relqa_loss.training.loop import Progress, TrainResult, train
@@ -328,6 +329,20 @@ def test_initial_weights_are_the_start(whole: _Whole, photos: Path, tmp_path: Pa
     other = replace(CONFIG, network=replace(CONFIG.network, judgement_width=8))
     with pytest.raises(ValueError, match="does not fit"):
         _train(photos, tmp_path / "b.safetensors", whole, initial=whole.out, config=other)
+
+
+def test_weights_without_displacement_start_a_network_that_has_it(
+    whole: _Whole, photos: Path, tmp_path: Path
+) -> None:
+    path, config = tmp_path / "without.safetensors", NetworkConfig()
+    network = ParityNetwork(config)
+    save_weights(network, path, config, {})
+    out = tmp_path / "with.safetensors"
+    _train(photos, out, whole, initial=path, minutes=0.0)
+    found = load_pretrained(out)
+    assert found.config == NetworkConfig.base()
+    maps, started = found.mapper.odd_head.weight, network.mapper.odd_head.weight
+    torch.testing.assert_close(maps, started, rtol=0, atol=5e-3)
 
 
 def test_initial_weights_without_a_manifest_are_refused_at_once(
