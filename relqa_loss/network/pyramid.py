@@ -42,11 +42,16 @@ class PixelPyramid(nn.Module):
         self.register_buffer("opponent", torch.tensor(_OPPONENT), persistent=False)
 
     def smooth(self, image: Tensor) -> Tensor:
-        """``N×3×H×W`` → ``N×3×H/4×W/4``: in opponent colours, without what a stride of 4 aliases."""
-        return _coarser(_coarser(_mixed(self.opponent.to(image.dtype), image.contiguous())))
+        """``N×3×H×W`` → ``N×3×H/4×W/4``: in opponent colours, without what a stride of 4 aliases.
+
+        What :meth:`forward` gives of a difference, but for windows of 2×2 in place of 4×4 at first:
+        at full resolution those would take most of the time.
+        """
+        matrix = self.opponent.to(image.dtype)
+        return _mixed(matrix, _coarser(_sum_blocks(image).mul_(0.25)).contiguous())
 
     def forward(self, difference: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Magnitudes of the bands, and the difference itself as :meth:`smooth` has it.
+        """Magnitudes of the bands, and the smooth difference that the bands below stride 4 leave.
 
         ``N×3×H×W`` → ``N×9×H/4×W/4`` (bands 1, 2, 4), ``N×3×H/8×W/8``, ``N×3×H/16×W/16`` and
         ``N×3×H/4×W/4``.

@@ -15,7 +15,10 @@ from relqa_loss.network import NetworkConfig, ParityNetwork
 from relqa_loss.network.displacement import Displacement, Gradients, moved_share
 from relqa_loss.network.pyramid import PixelPyramid
 
-SMOOTH = PixelPyramid().double().smooth
+
+def smooth_error(error: Tensor) -> Tensor:
+    return PixelPyramid().double()(error)[-1]
+
 
 
 def scene(seed: int, side: int = 96) -> Tensor:
@@ -29,7 +32,7 @@ def scene(seed: int, side: int = 96) -> Tensor:
 
 
 def share(image: Tensor, reference: Tensor) -> Tensor:
-    return moved_share(SMOOTH(image - reference), Gradients().double()(reference))
+    return moved_share(smooth_error(image - reference), Gradients().double()(reference))
 
 
 def noise(seed: int, scale: float) -> Tensor:
@@ -75,10 +78,10 @@ def test_the_share_does_not_depend_on_the_size_of_the_error(
 def test_the_share_is_that_of_a_least_squares_fit() -> None:
     reference, image = scene(4), scene(5)
     found = share(image, reference)
-    around = F.pad(SMOOTH(reference), (1, 1, 1, 1), mode="replicate")
+    around = F.pad(PixelPyramid().double().smooth(reference), (1, 1, 1, 1), mode="replicate")
     across = (around[..., 1:-1, 2:] - around[..., 1:-1, :-2]) / 2
     down = (around[..., 2:, 1:-1] - around[..., :-2, 1:-1]) / 2
-    error = SMOOTH(image - reference)
+    error = smooth_error(image - reference)
     for row, column in ((1, 1), (2, 3), (4, 2)):
         cells = (0, slice(None), *(slice(4 * n - 4, 4 * n + 8) for n in (row, column)))
         equations = torch.stack([across[cells].flatten(), down[cells].flatten()], 1)
@@ -101,7 +104,7 @@ def test_no_error_has_not_moved_and_has_a_gradient() -> None:
 def test_factors_are_repeated_on_each_grid() -> None:
     reference = scene(7)
     displacement = Displacement().double()
-    error, structure = SMOOTH(noise(8, 0.1)), Gradients().double()(reference)
+    error, structure = smooth_error(noise(8, 0.1)), Gradients().double()(reference)
     with torch.no_grad():
         displacement.limit.copy_(torch.tensor([-9.0, 0.5, 9.0]).view(1, 3, 1, 1))
     fine, middle, coarse = displacement(error, structure)

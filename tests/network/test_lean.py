@@ -70,10 +70,10 @@ def pyramid(difference: Tensor) -> Tensor:
     return torch.cat([each.flatten(1) for each in (*fine.split(3, 1), *rest)], 1)
 
 
-def plain_smooth(image: Tensor) -> Tensor:
+def plain_smooth(image: Tensor, *, first: int = 4) -> Tensor:
     current = torch.einsum("oi,nihw->nohw", PixelPyramid().opponent.double(), image)
-    for _ in range(2):
-        current = F.avg_pool2d(current, 4, 2, 1, count_include_pad=False)
+    for window in (first, 4):
+        current = F.avg_pool2d(current, window, 2, window // 2 - 1, count_include_pad=False)
     return current
 
 
@@ -109,8 +109,9 @@ CASES = {
     "mean error": (lambda error: mean_error(error, TARGET),
                    lambda error: (error - TARGET).abs().mean((1, 2, 3)), 3),
     "pyramid": (pyramid, plain_pyramid, 3),
-    "smooth image": (lambda image: PixelPyramid().double().smooth(image), plain_smooth, 3),
     "smooth difference": (lambda error: PixelPyramid().double()(error)[-1], plain_smooth, 3),
+    "smooth image": (lambda image: PixelPyramid().double().smooth(image),
+                     lambda image: plain_smooth(image, first=2), 3),
     "frozen patch filters": (
         lambda error: first(filtered(error, FILTERS)[0]),
         lambda error: F.conv2d(error, FILTERS.T.reshape(5, 3, 4, 4), stride=4),
