@@ -14,6 +14,7 @@ import csv
 import json
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,25 +33,37 @@ FOOT = "<!-- figures end -->"
 
 def training(record: dict[str, Any]) -> str:
     """The runs that led to the weights: of maps and distance, where they were learned apart."""
-    if "joined" not in record:
-        return runs(record) + "\n\n" + fingerprints(record)
-    parts = {name: part["training"] for name, part in record["joined"].items()}
-    tables = [f"The {name}:\n\n{runs(part, name)}" for name, part in parts.items()]
+    of_maps = list(history(record))
+    seen = fingerprints(next(run for run in of_maps if "photos" in run))
+    joined = next((each for each in of_maps if "joined" in each), None)
+    if joined is None:
+        return f"{runs(record)}\n\n{seen}"
+    tables = [f"The {name}:\n\n{runs(record, name)}" for name in joined["joined"]]
     return (
         "Maps and distance share no parameters; they were learned apart and joined by\n"
-        f"`{record['command']}`.\n\n" + "\n\n".join(tables) + "\n\n" + fingerprints(parts["maps"])
+        f"`{joined['command']}`,\nafter which each may have gone on alone.\n\n"
+        + "\n\n".join([*tables, seen])
     )
 
 
-def runs(record: dict[str, Any], part: str = "") -> str:
-    """A table of a run and those whose weights it started from, the first one first.
+def history(record: dict[str, Any], part: str = "maps") -> Iterator[dict[str, Any]]:
+    """A run and those whose weights it started from, the last one first; after weights that were
+    joined, those that ``part`` came from."""
+    while True:
+        yield record
+        before = record["joined"][part] if "joined" in record else record.get("initial")
+        if not before:
+            return
+        record = before["training"]
 
-    Of joined weights among them, those that ``part`` came from.
-    """
-    chain = [record]
-    while chain[0].get("initial"):
-        before = chain[0]["initial"]["training"]
-        chain.insert(0, before["joined"][part]["training"] if "joined" in before else before)
+
+def runs(record: dict[str, Any], part: str = "") -> str:
+    """A table of the runs of :func:`history`, the first one first; with ``part``, those that it
+    learned in."""
+    chain = [run for run in history(record, part) if "config" in run]
+    if part:
+        chain = [run for run in chain if run["config"].get("learn", "both") in ("both", part)]
+    chain.reverse()
     last = chain[-1]
     rows = ["| run | command | commit | steps | minutes |", "| --- | --- | --- | --- | --- |"]
     rows += [

@@ -51,7 +51,7 @@ class Gradients(nn.Module):
         down = around[..., 2:, 1:-1] - around[..., :-2, 1:-1]
         gradients = 0.5 * torch.stack([across, down], 1)
         squares = torch.cat([gradients.square(), gradients[:, :1] * gradients[:, 1:]], 1).sum(2)
-        across, down, both = _around(squares).split(1, 1)
+        across, down, both = torch.split(_around(squares), 1, 1)
         across, down = across + _FLAT, down + _FLAT
         inverse = torch.cat([down, across, -2 * both], 1) / (across * down - both * both)
         return Structure(gradients, inverse)
@@ -71,7 +71,7 @@ class Displacement(nn.Module):
     def forward(self, error: Tensor, structure: Structure) -> tuple[Tensor, Tensor, Tensor]:
         """Error N×3×h×w at stride 4 → N×1 factors at strides 4, 8 and 16."""
         kept = torch.sigmoid(self.steepness * (self.limit - moved_share(error, structure)))
-        fine, middle, coarse = kept.split(1, 1)
+        fine, middle, coarse = torch.split(kept, 1, 1)
         return _repeat(fine, 4), _repeat(middle, 2), coarse
 
 
@@ -82,9 +82,10 @@ def moved_share(error: Tensor, structure: Structure) -> Tensor:
     """
     along = (structure.gradients * error[:, None]).sum(2)
     products = torch.cat([along, error.square().sum(1, keepdim=True)], 1)
-    across, down, energy = _around(products).split(1, 1)
+    across, down, energy = torch.split(_around(products), 1, 1)
     fit = torch.cat([across * across, down * down, across * down], 1)
-    return (fit * structure.inverse).sum(1, keepdim=True) / energy.clamp(min=_NO_ENERGY)
+    explained = (fit * structure.inverse).sum(1, keepdim=True)
+    return explained / energy.clamp(min=_NO_ENERGY)
 
 
 def _around(products: Tensor) -> Tensor:

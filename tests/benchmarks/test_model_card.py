@@ -125,14 +125,22 @@ def test_figures_of_other_weights_are_refused(
 
 
 def test_the_chain_of_runs_passes_through_joined_weights(script: ModuleType) -> None:
-    def run(command: str, initial: dict[str, Any] | None = None) -> dict[str, Any]:
+    def run(
+        command: str, initial: dict[str, Any] | None = None, learn: str = "both"
+    ) -> dict[str, Any]:
         return {
             "command": command, "commit": "c", "step": 1, "seconds": 60.0, "date": "d",
-            "torch": "t", "config": {"seed": 0}, "initial": initial,
+            "torch": "t", "config": {"seed": 0, "learn": learn}, "initial": initial,
+            "photos": {split: {"sha256": "f" * 64} for split in ("train", "val")},
         }  # fmt: skip
 
     parts = {part: {"training": run(f"first of {part}")} for part in ("maps", "distance")}
-    last = run("last", {"training": {"command": "join", "joined": parts}})
+    last = run("last", {"training": {"command": "join", "joined": parts}}, "distance")
     table = script.runs(last, "distance")
     assert table.index("first of distance") < table.index("| 2 | `last`")
     assert "first of maps" not in table
+    maps, _, distance = script.training(last).partition("The distance:")
+    assert "`join`" in maps
+    assert "first of maps" in maps
+    assert "last" not in maps.partition("The maps:")[2]
+    assert table in distance

@@ -20,7 +20,6 @@ def smooth_error(error: Tensor) -> Tensor:
     return PixelPyramid().double()(error)[-1]
 
 
-
 def scene(seed: int, side: int = 96) -> Tensor:
     """1×3×side×side in [0, 1], with detail at every scale, as photographs have it."""
     generator = torch.Generator().manual_seed(seed)
@@ -72,7 +71,8 @@ def test_the_share_does_not_depend_on_the_size_of_the_error(
     whole = share(image, reference)
     part = share(reference + factor * (image - reference), reference)
     torch.testing.assert_close(part, whole, rtol=0, atol=1e-8)
-    assert whole.min() >= 0 and whole.max() <= 1
+    assert whole.min() >= 0
+    assert whole.max() <= 1
 
 
 def test_the_share_is_that_of_a_least_squares_fit() -> None:
@@ -98,7 +98,8 @@ def test_no_error_has_not_moved_and_has_a_gradient() -> None:
     found = share(image, reference)
     found.sum().backward()
     assert torch.equal(found, torch.zeros_like(found))
-    assert image.grad is not None and image.grad.isfinite().all()
+    assert image.grad is not None
+    assert image.grad.isfinite().all()
 
 
 def test_factors_are_repeated_on_each_grid() -> None:
@@ -113,7 +114,8 @@ def test_factors_are_repeated_on_each_grid() -> None:
         (1, 1, 12, 12),
         (1, 1, 6, 6),
     ]
-    assert fine.max() < 1e-3 and coarse.min() > 0.999
+    assert fine.max() < 1e-3
+    assert coarse.min() > 0.999
     expected = torch.sigmoid(12 * (0.5 - moved_share(error, structure)))
     torch.testing.assert_close(middle[..., ::2, ::2], expected)
     torch.testing.assert_close(middle[..., 1::2, 1::2], expected)
