@@ -31,13 +31,13 @@ class NetworkConfig:
         distance: ``"pyramid"``, whose first layer sees every pixel beside its neighbours and whose
             plain error is one of bands, or ``"patches"``, which starts with patches of 4×4 and
             costs less than half. Maps are not concerned.
-        displacement: Whether what a small displacement of the reference explains counts for less
-            than other errors; for a distance of the kind ``"pyramid"``.
+        derivatives: Whether errors that the reference's derivatives explain, a small displacement
+            or a blur, weigh differently from others; for a distance of the kind ``"pyramid"``.
 
     Raises:
         ValueError: If a width is not positive, there are not as many as strides, channels are
             missing or named twice, the floor is not positive, the distance is unknown, or one of
-            patches is asked for with ``displacement``.
+            patches is asked for with ``derivatives``.
 
     Example:
         >>> from relqa_loss.network import NetworkConfig
@@ -55,13 +55,13 @@ class NetworkConfig:
     judgement_width: int = 16
     floor: float = 0.5
     distance: Distance = "pyramid"
-    displacement: bool = False
+    derivatives: bool = False
 
     def __post_init__(self) -> None:
         if self.distance not in get_args(Distance):
             raise ValueError(f"distance must be one of {get_args(Distance)}, got {self.distance!r}")
-        if self.displacement and self.distance != "pyramid":
-            raise ValueError(f"displacement needs the distance 'pyramid', got {self.distance!r}")
+        if self.derivatives and self.distance != "pyramid":
+            raise ValueError(f"derivatives needs the distance 'pyramid', got {self.distance!r}")
         for name in ("widths", "odd_widths", "even_widths", "error_widths"):
             of_maps = name in ("odd_widths", "even_widths")
             strides = _STRIDES["pyramid" if of_maps else self.distance]
@@ -93,7 +93,7 @@ class NetworkConfig:
     @classmethod
     def base(cls) -> NetworkConfig:
         """Of the shipped ``relqa-base``."""
-        return cls(displacement=True)
+        return cls(derivatives=True)
 
     @classmethod
     def nano(cls) -> NetworkConfig:

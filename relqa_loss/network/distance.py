@@ -29,7 +29,7 @@ from relqa_loss.network._lean import (
     onset,
     saturated_sum,
 )
-from relqa_loss.network.displacement import Displacement, Structure
+from relqa_loss.network.derivatives import Structure, Weighing
 from relqa_loss.network.encoder import STRIDES
 from relqa_loss.network.pyramid import PYRAMID_BANDS, PixelPyramid
 
@@ -116,7 +116,7 @@ class RadialDistance(nn.Module):
         width: Width of the judgement at strides 4, 8 and 16.
         floor: Weight of the plain error pyramid, see
             :class:`~relqa_loss.network.NetworkConfig`.
-        displacement: Whether what a small displacement explains counts for less.
+        derivatives: Whether errors that derivatives of the reference explain weigh differently.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class RadialDistance(nn.Module):
         width: int,
         floor: float,
         *,
-        displacement: bool = False,
+        derivatives: bool = False,
     ) -> None:
         super().__init__()
         self.floor = floor
@@ -136,7 +136,7 @@ class RadialDistance(nn.Module):
             _ErrorStage(before, after, seen)
             for before, after, seen in zip(widths[:-1], widths[1:], features[1:], strict=True)
         )
-        self.displacement = Displacement() if displacement else None
+        self.weighing = Weighing() if derivatives else None
         finest = (widths[0], 0, 0)  # magnitudes at stride 2 are judged at stride 4
         self.judgements = nn.ModuleList(
             _Judgement(own, bands + extra, width, seen)
@@ -164,8 +164,8 @@ class RadialDistance(nn.Module):
             signed.append(onset(current))
         bands = [channels_last(band) for band in bands]
         kept = None
-        if self.displacement is not None:
-            kept = self.displacement(smooth, Structure(*features[STRIDES:]))
+        if self.weighing is not None:
+            kept = self.weighing(smooth, Structure(*features[STRIDES:]))
         unsigned = [torch.cat([bands[0], finest], 1), bands[1], bands[2]]
         visible: Tensor | None = None
         density = image.new_zeros(())

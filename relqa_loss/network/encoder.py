@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relqa_loss.network._layout import by_position, space_to_depth
-from relqa_loss.network.displacement import Gradients
+from relqa_loss.network.derivatives import Derivatives
 
 STRIDES = 4
 """How many feature maps there are."""
@@ -42,12 +42,12 @@ class Encoder(nn.Module):
 
     Args:
         widths: Of the features.
-        displacement: Whether to work out :class:`~relqa_loss.network.displacement.Structure` too.
+        derivatives: Whether to work out :class:`~relqa_loss.network.derivatives.Structure` too.
     """
 
-    def __init__(self, widths: Sequence[int], *, displacement: bool = False) -> None:
+    def __init__(self, widths: Sequence[int], *, derivatives: bool = False) -> None:
         super().__init__()
-        self.gradients = Gradients() if displacement else None
+        self.derivatives = Derivatives() if derivatives else None
         self.stem = nn.Conv2d(12, widths[0], 3, padding=1)
         self.stages = nn.ModuleList(_Stage(inputs, outputs) for inputs, outputs in pairwise(widths))
         for module in self.modules():
@@ -65,8 +65,8 @@ class Encoder(nn.Module):
         features = [silu(F.conv2d(space_to_depth(image), weight, self.stem.bias, padding=1))]
         for stage in self.stages:
             features.append(stage(features[-1]))
-        if self.gradients is not None:
-            features += self.gradients(image)
+        if self.derivatives is not None:
+            features += self.derivatives(image)
         return tuple(features)
 
 

@@ -289,7 +289,7 @@ class ParityNetwork(nn.Module):
 def _build_encoder(config: NetworkConfig) -> Encoder | PatchEncoder:
     if config.distance == "patches":
         return PatchEncoder(config.widths, config.error_widths, config.judgement_width)
-    return Encoder(config.widths, displacement=config.displacement)
+    return Encoder(config.widths, derivatives=config.derivatives)
 
 
 def _build_distance(config: NetworkConfig) -> RadialDistance | PatchDistance:
@@ -300,7 +300,7 @@ def _build_distance(config: NetworkConfig) -> RadialDistance | PatchDistance:
         config.error_widths,
         config.judgement_width,
         config.floor,
-        displacement=config.displacement,
+        derivatives=config.derivatives,
     )
 
 

@@ -34,7 +34,7 @@ _UNJUDGED = "unjudged"
 _UNJUDGED_SEED = 104_729
 _FACTS = "facts"
 _FACTS_SEED = 350_382
-_DISPLACEMENT = "error.displacement."
+_WEIGHING = "error.weighing."
 _PIPELINES = 4  # every fourth shard of unjudged sets
 
 
@@ -332,10 +332,10 @@ def _load_initial(network: ParityNetwork, record: WeightsRecord) -> None:
     from safetensors.torch import load_file
 
     weights = load_file(record.path)
-    if not record.config.displacement:
-        # Trained without it: as it starts out, it changes next to nothing but displacements.
+    if not record.config.derivatives:
+        # Trained without it: as it starts out, it changes little but moves and blurs.
         own = network.state_dict()
-        weights |= {name: own[name] for name in own if name.startswith(_DISPLACEMENT)}
+        weights |= {name: own[name] for name in own if name.startswith(_WEIGHING)}
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:

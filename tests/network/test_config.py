@@ -24,7 +24,7 @@ from relqa_loss.network import NetworkConfig
         ({"floor": float("nan")}, "floor"),
         ({"distance": "wavelets"}, "distance"),
         ({"distance": "patches"}, "widths"),
-        ({"distance": "patches", "displacement": True}, "displacement"),
+        ({"distance": "patches", "derivatives": True}, "derivatives"),
         ({"distance": "patches", "widths": (8, 16, 32)}, "error_widths"),
     ],
 )

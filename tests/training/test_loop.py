@@ -331,7 +331,7 @@ def test_initial_weights_are_the_start(whole: _Whole, photos: Path, tmp_path: Pa
         _train(photos, tmp_path / "b.safetensors", whole, initial=whole.out, config=other)
 
 
-def test_weights_without_displacement_start_a_network_that_has_it(
+def test_weights_without_derivatives_start_a_network_that_has_it(
     whole: _Whole, photos: Path, tmp_path: Path
 ) -> None:
     path, config = tmp_path / "without.safetensors", NetworkConfig()

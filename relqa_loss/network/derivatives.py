@@ -1,0 +1,115 @@
+"""What of an error the reference's own derivatives explain: a small displacement, or a blur.
+
+Moved by an offset u, an image changes by ``u · ∇reference`` in first order, and people do not see
+it. Blurred, it changes along its Laplacian, and people mind that more than noise of the same
+energy. Both are linear in the error once the reference is known, and which *share* of the error's
+energy they explain does not change while the error shrinks. A factor that depends on such shares
+alone keeps the distance falling along every straight way to the reference.
+
+The fit of an offset is that of Lucas and Kanade, "An iterative image registration technique", IJCAI
+1981, on all channels at once: were it on luminance alone, fringes of colour would pass for a
+displacement.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from relqa_loss.network.pyramid import PixelPyramid
+
+_CELLS = 4  # of stride 4 to one of stride 16
+_FLAT = 1e-6
+"""Added to mean squares of derivatives, so that flat parts are not said to have moved."""
+_NO_ENERGY = 1e-18
+_STEEP = 12.0
+_MOVED, _BLURRED = 0.55, 0.5
+_GAIN = 0.45
+
+
+class Structure(NamedTuple):
+    """What the fits need of the reference."""
+
+    derivatives: Tensor
+    """N×3×3×h×w at stride 4: across, down and Laplacian, of the three opponent colours."""
+    inverse: Tensor
+    """N×4×h/4×w/4: what turns squares of products with the gradients (across, down, both) into
+    energy, and the product with the Laplacian into the root of one."""
+
+
+class Derivatives(nn.Module):
+    """:class:`Structure` of an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pyramid = PixelPyramid()
+
+    def forward(self, image: Tensor) -> Structure:
+        """N×3×H×W, sides divisible by 16."""
+        smooth = self.pyramid.smooth(image)
+        around = F.pad(smooth, (1, 1, 1, 1), mode="replicate")
+        left, right = around[..., 1:-1, :-2], around[..., 1:-1, 2:]
+        above, below = around[..., :-2, 1:-1], around[..., 2:, 1:-1]
+        across, down = 0.5 * (right - left), 0.5 * (below - above)
+        laplacian = left + right + above + below - 4 * smooth
+        derivatives = torch.stack([across, down, laplacian], 1)
+        products = torch.cat([derivatives.square(), (across * down)[:, None]], 1).sum(2)
+        across, down, laplacian, both = torch.split(_around(products), 1, 1)
+        across, down = across + _FLAT, down + _FLAT
+        gradients = torch.cat([down, across, -2 * both], 1) / (across * down - both * both)
+        return Structure(derivatives, torch.cat([gradients, (laplacian + _FLAT).rsqrt()], 1))
+
+
+class Shares(NamedTuple):
+    """Of the error's energy around each cell of stride 16, N×1×h×w; 0 where there is no error."""
+
+    moved: Tensor
+    """What one offset explains, in [0, 1]."""
+    blurred: Tensor
+    """The error's correlation with the Laplacian, in [−1, 1]: negative where it sharpens."""
+
+
+class Weighing(nn.Module):
+    """Factors for what is learned of the distance: small for a move, above 1 for a blur.
+
+    One threshold of either share for each of the strides 4, 8 and 16.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steepness = nn.Parameter(torch.full((1, 3, 1, 1), _STEEP))
+        self.moved = nn.Parameter(torch.full((1, 3, 1, 1), _MOVED))
+        self.blurred = nn.Parameter(torch.full((1, 3, 1, 1), _BLURRED))
+        self.gain = nn.Parameter(torch.full((1, 3, 1, 1), _GAIN))
+
+    def forward(self, error: Tensor, structure: Structure) -> tuple[Tensor, Tensor, Tensor]:
+        """Error N×3×h×w at stride 4 → N×1 factors at strides 4, 8 and 16."""
+        moved, blurred = explained(error, structure)
+        kept = torch.sigmoid(self.steepness * (self.moved - moved))
+        raised = self.gain * torch.sigmoid(_STEEP * (blurred - self.blurred))
+        fine, middle, coarse = torch.split(kept * raised.exp(), 1, 1)
+        return _repeat(fine, 4), _repeat(middle, 2), coarse
+
+
+def explained(error: Tensor, structure: Structure) -> Shares:
+    """What derivatives of the reference explain of ``error``, N×3×h×w at stride 4."""
+    along = (structure.derivatives * error[:, None]).sum(2)
+    products = _around(torch.cat([along, error.square().sum(1, keepdim=True)], 1))
+    across, down, laplacian, energy = torch.split(products, 1, 1)
+    energy = energy.clamp(min=_NO_ENERGY)
+    fit = torch.cat([across * across, down * down, across * down], 1)
+    moved = (fit * structure.inverse[:, :3]).sum(1, keepdim=True) / energy
+    return Shares(moved, laplacian * structure.inverse[:, 3:] * energy.rsqrt())
+
+
+def _around(products: Tensor) -> Tensor:
+    """Means over 3×3 cells of stride 16. Zeros count at the border: they do for both sides of a
+    fit."""
+    return F.avg_pool2d(F.avg_pool2d(products, _CELLS), 3, 1, 1)
+
+
+def _repeat(cells: Tensor, times: int) -> Tensor:
+    return F.interpolate(cells, scale_factor=float(times), mode="nearest")
