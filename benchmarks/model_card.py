@@ -29,6 +29,8 @@ from relqa_loss.network.pretrained import pretrained_folder
 ROOT = Path(__file__).resolve().parents[1]
 HEAD = "<!-- figures: table of the measured figures of the shipped weights -->\n"
 FOOT = "<!-- figures end -->"
+TEACHING = {"maps": ("both", "maps"), "distance": ("both", "distance", "weighing")}
+"""Which runs each part learned in, by what they learned."""
 
 
 def training(record: dict[str, Any]) -> str:
@@ -62,7 +64,8 @@ def runs(record: dict[str, Any], part: str = "") -> str:
     learned in."""
     chain = [run for run in history(record, part) if "config" in run]
     if part:
-        chain = [run for run in chain if run["config"].get("learn", "both") in ("both", part)]
+        teaching = TEACHING[part]
+        chain = [run for run in chain if run["config"].get("learn", "both") in teaching]
     chain.reverse()
     last = chain[-1]
     rows = ["| run | command | commit | steps | minutes |", "| --- | --- | --- | --- | --- |"]

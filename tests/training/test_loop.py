@@ -315,6 +315,11 @@ def test_impossible_settings_are_refused(change: dict[str, object]) -> None:
         replace(CONFIG, **change)  # type: ignore[arg-type]
 
 
+def test_weighing_that_a_network_does_not_have_cannot_be_learned() -> None:
+    with pytest.raises(ValueError, match="derivatives is False"):
+        replace(CONFIG, learn="weighing", network=NetworkConfig.nano())
+
+
 def test_initial_weights_are_the_start(whole: _Whole, photos: Path, tmp_path: Path) -> None:
     seen: list[float] = []
     _train(
