@@ -1,10 +1,10 @@
 """What of an error the reference's own derivatives explain: a small displacement, or a blur.
 
 Moved by an offset u, an image changes by ``u · ∇reference`` in first order, and people do not see
-it. Blurred, it changes along its Laplacian, and people mind that more than noise of the same
-energy. Both are linear in the error once the reference is known, and which *share* of the error's
-energy they explain does not change while the error shrinks. A factor that depends on such shares
-alone keeps the distance falling along every straight way to the reference.
+it. Blurred, it changes along its Laplacian, and people mind a strong blur more than noise of the
+same energy. Both are linear in the error once the reference is known, and which *share* of the error's
+energy they explain does not change while the error shrinks. What is learned of the distance may be
+multiplied with a function of such shares, and still falls along every straight way to the reference.
 
 The fit of an offset is that of Lucas and Kanade, "An iterative image registration technique", IJCAI
 1981, on all channels at once: were it on luminance alone, fringes of colour would pass for a
@@ -27,7 +27,9 @@ _FLAT = 1e-6
 _NO_ENERGY = 1e-18
 _STEEP = 12.0
 _MOVED, _BLURRED = 0.55, 0.5
-_GAIN = 0.45
+_GAIN = 0.5
+_STRONG = 0.2
+_WEAK = 1e-4  # density squared; whatever is learned, no blur is stronger than none
 
 
 class Structure(NamedTuple):
@@ -72,26 +74,57 @@ class Shares(NamedTuple):
     """The error's correlation with the Laplacian, in [−1, 1]: negative where it sharpens."""
 
 
-class Weighing(nn.Module):
-    """Factors for what is learned of the distance: small for a move, above 1 for a blur.
+class Weighed(NamedTuple):
+    """What becomes of the learned density of the distance at one stride, N×1×h×w each."""
 
-    One threshold of either share for each of the strides 4, 8 and 16.
+    kept: Tensor
+    """In (0, 1): near 0 where the error is a move."""
+    raised: Tensor
+    """≥ 0: how much more a strong blur counts."""
+    strong: Tensor
+    """Square of the density from which on a blur is strong; positive, one number."""
+
+    def __call__(self, density: Tensor) -> Tensor:
+        """The density, weighed: increasing in it, and 0 where it is 0."""
+        square = density * density
+        return self.kept * (density + self.raised * density * square / (square + self.strong))
+
+
+class Weighing(nn.Module):
+    """What moves and blurs count: less, and more where they are strong, than was learned without.
+
+    A weak blur is left as it is. One threshold of either share, gain and strength for each of the
+    strides 4, 8 and 16.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.steepness = nn.Parameter(torch.full((1, 3, 1, 1), _STEEP))
-        self.moved = nn.Parameter(torch.full((1, 3, 1, 1), _MOVED))
-        self.blurred = nn.Parameter(torch.full((1, 3, 1, 1), _BLURRED))
-        self.gain = nn.Parameter(torch.full((1, 3, 1, 1), _GAIN))
 
-    def forward(self, error: Tensor, structure: Structure) -> tuple[Tensor, Tensor, Tensor]:
-        """Error N×3×h×w at stride 4 → N×1 factors at strides 4, 8 and 16."""
+        def one_each(value: float) -> nn.Parameter:
+            return nn.Parameter(torch.full((1, 3, 1, 1), value))
+
+        self.steepness = one_each(_STEEP)
+        self.moved = one_each(_MOVED)
+        self.blurred = one_each(_BLURRED)
+        self.gain = one_each(_GAIN)
+        self.strong = one_each(_STRONG)
+
+    def forward(self, error: Tensor, structure: Structure) -> tuple[Weighed, Weighed, Weighed]:
+        """Error N×3×h×w at stride 4 → how densities at strides 4, 8 and 16 are weighed."""
         moved, blurred = explained(error, structure)
         kept = torch.sigmoid(self.steepness * (self.moved - moved))
-        raised = self.gain * torch.sigmoid(_STEEP * (blurred - self.blurred))
-        fine, middle, coarse = torch.split(kept * raised.exp(), 1, 1)
-        return _repeat(fine, 4), _repeat(middle, 2), coarse
+        raised = F.softplus(self.gain) * torch.sigmoid(_STEEP * (blurred - self.blurred))
+        by_level = zip(
+            torch.split(torch.cat([kept, raised], 1).unflatten(1, (2, 3)), 1, 2),
+            torch.split(self.strong.square() + _WEAK, 1, 1),
+            (4, 2, 1),
+            strict=True,
+        )
+        fine, middle, coarse = (
+            Weighed(*torch.split(_repeat(factors.flatten(1, 2), times), 1, 1), strong)
+            for factors, strong, times in by_level
+        )
+        return fine, middle, coarse
 
 
 def explained(error: Tensor, structure: Structure) -> Shares:
@@ -112,4 +145,4 @@ def _around(products: Tensor) -> Tensor:
 
 
 def _repeat(cells: Tensor, times: int) -> Tensor:
-    return F.interpolate(cells, scale_factor=float(times), mode="nearest")
+    return cells if times == 1 else F.interpolate(cells, scale_factor=float(times), mode="nearest")

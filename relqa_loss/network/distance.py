@@ -163,9 +163,9 @@ class RadialDistance(nn.Module):
             current = stage(current, seen)
             signed.append(onset(current))
         bands = [channels_last(band) for band in bands]
-        kept = None
+        weighed = None
         if self.weighing is not None:
-            kept = self.weighing(smooth, Structure(*features[STRIDES:]))
+            weighed = self.weighing(smooth, Structure(*features[STRIDES:]))
         unsigned = [torch.cat([bands[0], finest], 1), bands[1], bands[2]]
         visible: Tensor | None = None
         density = image.new_zeros(())
@@ -173,7 +173,7 @@ class RadialDistance(nn.Module):
             judgement = cast(_Judgement, self.judgements[level])
             visible = judgement(signed[level], unsigned[level], features[level + 1], visible)
             learned = judgement.density(visible)
-            density = density + (learned if kept is None else kept[level] * learned)
+            density = density + (learned if weighed is None else weighed[level](learned))
             density = density + self.floor * bands[level].sum(1, keepdim=True)
             density = _up(density) if level else density
         return density

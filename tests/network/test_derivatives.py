@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from relqa_loss.network import NetworkConfig, ParityNetwork
-from relqa_loss.network.derivatives import Derivatives, Shares, Weighing, explained
+from relqa_loss.network.derivatives import Derivatives, Shares, Weighed, Weighing, explained
 from relqa_loss.network.pyramid import PixelPyramid
 
 
@@ -124,26 +124,33 @@ def test_no_error_is_of_no_kind_and_has_a_gradient() -> None:
     assert image.grad.isfinite().all()
 
 
-def test_factors_are_repeated_on_each_grid() -> None:
+def test_each_stride_is_weighed_on_its_own_grid() -> None:
     reference = scene(7)
     weighing = Weighing().double()
     error, structure = smooth_error(noise(8, 0.1)), Derivatives().double()(reference)
     with torch.no_grad():
         weighing.moved.copy_(torch.tensor([-9.0, 0.5, 9.0]).view(1, 3, 1, 1))
-        weighing.gain.copy_(torch.tensor([9.0, 0.7, 0.0]).view(1, 3, 1, 1))
-    fine, middle, coarse = weighing(error, structure)
-    assert [each.shape for each in (fine, middle, coarse)] == [
-        (1, 1, 24, 24),
-        (1, 1, 12, 12),
-        (1, 1, 6, 6),
-    ]
+        weighing.gain.copy_(torch.tensor([9.0, 0.7, -99.0]).view(1, 3, 1, 1))
+    densities = [torch.rand(1, 1, side, side).double() for side in (24, 12, 6)]
+    fine, middle, coarse = (
+        weighed(density)
+        for weighed, density in zip(weighing(error, structure), densities, strict=True)
+    )
     assert fine.max() < 1e-3
-    assert coarse.min() > 0.999
-    moved, blurred = explained(error, structure)
-    raised = 0.7 * torch.sigmoid(12 * (blurred - 0.5))
-    expected = torch.sigmoid(12 * (0.5 - moved)) * raised.exp()
-    torch.testing.assert_close(middle[..., ::2, ::2], expected)
-    torch.testing.assert_close(middle[..., 1::2, 1::2], expected)
+    torch.testing.assert_close(coarse, densities[2])
+    moved, blurred = (F.interpolate(each, scale_factor=2.0) for each in explained(error, structure))
+    gain = F.softplus(torch.tensor(0.7).double()) * torch.sigmoid(12 * (blurred - 0.5))
+    square = densities[1].square()
+    raised = densities[1] * (1 + gain * square / (square + 0.2**2))
+    torch.testing.assert_close(middle, torch.sigmoid(12 * (0.5 - moved)) * raised)
+
+
+@given(gain=st.floats(0, 9), strong=st.floats(1e-4, 1))
+def test_more_density_is_more_whatever_is_learned(gain: float, strong: float) -> None:
+    kept, raised, square = torch.tensor([0.5, gain, strong]).double()
+    found = Weighed(kept, raised, square)(torch.linspace(0, 3, 300).double())
+    assert found[0] == 0
+    assert bool((found.diff() > 0).all())
 
 
 def test_of_the_distance_a_move_takes_its_part_away_and_a_blur_adds_one() -> None:
@@ -152,11 +159,11 @@ def test_of_the_distance_a_move_takes_its_part_away_and_a_blur_adds_one() -> Non
         network = ParityNetwork(NetworkConfig.base()).double()
     without = copy.deepcopy(network)
     without.error.weighing.moved.data.fill_(99.0)
-    without.error.weighing.gain.data.fill_(0.0)
+    without.error.weighing.gain.data.fill_(-99.0)
     reference = scene(9)
     images = {
         "moved": reference.roll(1, -1),
-        "blurred": blur(reference),
+        "blurred": blur(blur(blur(reference))),
         "noisy": (reference + noise(10, 0.05)).clamp(0, 1),
     }
     with torch.no_grad():

@@ -395,7 +395,8 @@ def test_what_moves_and_blurs_weigh_is_learned_alone() -> None:
     terms["total"].backward()
     learned = {name for name, each in objectives.named_parameters() if each.requires_grad}
     weighing = {
-        f"network.error.weighing.{name}" for name in ("steepness", "moved", "blurred", "gain")
+        f"network.error.weighing.{name}"
+        for name in ("steepness", "moved", "blurred", "gain", "strong")
     }
     assert learned == {*weighing, "log_slope"}
     grads = [each.grad for name, each in objectives.named_parameters() if name in weighing]
