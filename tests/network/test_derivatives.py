@@ -141,7 +141,7 @@ def test_each_stride_is_weighed_on_its_own_grid() -> None:
     moved, blurred = (F.interpolate(each, scale_factor=2.0) for each in explained(error, structure))
     gain = F.softplus(torch.tensor(0.7).double()) * torch.sigmoid(12 * (blurred - 0.5))
     square = densities[1].square()
-    raised = densities[1] * (1 + gain * square / (square + 0.2**2))
+    raised = densities[1] * (1 + gain * square / (square + 0.2**2 + 1e-4))
     torch.testing.assert_close(middle, torch.sigmoid(12 * (0.5 - moved)) * raised)
 
 
