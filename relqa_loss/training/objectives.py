@@ -114,8 +114,8 @@ class Objectives(nn.Module):
             another down to the threshold of visibility.
         learn: What is learned: maps (and the direction of the score) and distance share no
             parameters, and the one that is left out is frozen and costs nothing. Of the distance,
-            what moves and blurs weigh can be learned alone, from ladders and facts: some numbers,
-            quickly, and nothing else changes.
+            what moves and blurs weigh can be learned alone: some numbers, quickly, and nothing
+            else changes.
         rank_by: How distances learn the panel's order of a batch: pair by pair, each with the
             panel's confidence in it, or as one list.
     """
@@ -185,10 +185,9 @@ class Objectives(nn.Module):
         consensus_loss = listwise_loss if self.rank_by == "list" else _consensus_loss
         terms = {
             "ladder": certain_loss(distance, batch.order, slope),
+            "consensus": consensus_loss(flat, ranks, slope),
             "anchor": anchor_loss(plain, flat),
         }
-        if self.learn != "weighing":  # the panel takes a move for ruin
-            terms["consensus"] = consensus_loss(flat, ranks, slope)
         if self.network.config.distance == "patches":
             terms["far"] = far_loss(*self._from_noise(batch.reference))
         lessons = [(distance, batch.taught)]

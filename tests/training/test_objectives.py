@@ -391,7 +391,7 @@ def test_one_half_is_learned_without_the_other(learn: Learn, idle: tuple[str, ..
 def test_what_moves_and_blurs_weigh_is_learned_alone() -> None:
     objectives = Objectives(ParityNetwork(NetworkConfig.base()), learn="weighing")
     terms = objectives(_batch())
-    assert set(terms) == {"ladder", "anchor", "total"}
+    assert set(terms) == {"ladder", "consensus", "anchor", "total"}
     terms["total"].backward()
     learned = {name for name, each in objectives.named_parameters() if each.requires_grad}
     weighing = {
