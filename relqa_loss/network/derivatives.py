@@ -26,7 +26,7 @@ _FLAT = 1e-6
 """Added to mean squares of derivatives, so that flat parts are not said to have moved."""
 _NO_ENERGY = 1e-18
 _STEEP = 12.0
-_MOVED, _BLURRED = 0.55, 0.5
+_MOVED, _BLURRED = 0.65, 0.5
 _GAIN = 0.5
 _STRONG = 0.2
 _WEAK = 1e-4  # density squared; whatever is learned, no blur is stronger than none
