@@ -2,9 +2,10 @@
 
 Moved by an offset u, an image changes by ``u · ∇reference`` in first order, and people do not see
 it. Blurred, it changes along its Laplacian, and people mind a strong blur more than noise of the
-same energy. Both are linear in the error once the reference is known, and which *share* of the error's
-energy they explain does not change while the error shrinks. What is learned of the distance may be
-multiplied with a function of such shares, and still falls along every straight way to the reference.
+same energy. Both are linear in the error once the reference is known, and which *share* of the
+error's energy they explain does not change while the error shrinks. What is learned of the distance
+may be multiplied with a function of such shares, and still falls along every straight way to the
+reference.
 
 The fit of an offset is that of Lucas and Kanade, "An iterative image registration technique", IJCAI
 1981, on all channels at once: were it on luminance alone, fringes of colour would pass for a
