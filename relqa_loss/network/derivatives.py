@@ -115,17 +115,14 @@ class Weighing(nn.Module):
         moved, blurred = explained(error, structure)
         kept = torch.sigmoid(self.steepness * (self.moved - moved))
         raised = F.softplus(self.gain) * torch.sigmoid(_STEEP * (blurred - self.blurred))
-        by_level = zip(
-            torch.split(torch.cat([kept, raised], 1).unflatten(1, (2, 3)), 1, 2),
-            torch.split(self.strong.square() + _WEAK, 1, 1),
-            (4, 2, 1),
-            strict=True,
-        )
-        fine, middle, coarse = (
-            Weighed(*torch.split(_repeat(factors.flatten(1, 2), times), 1, 1), strong)
-            for factors, strong, times in by_level
-        )
-        return fine, middle, coarse
+        strong = self.strong.square() + _WEAK
+
+        def at(level: int, times: int) -> Weighed:
+            here = slice(level, level + 1)
+            kept_here, raised_here = _repeat(kept[:, here], times), _repeat(raised[:, here], times)
+            return Weighed(kept_here, raised_here, strong[:, here])
+
+        return at(0, 4), at(1, 2), at(2, 1)
 
 
 def explained(error: Tensor, structure: Structure) -> Shares:
