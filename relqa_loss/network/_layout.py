@@ -1,4 +1,5 @@
-"""Memory layout, which one convolutions take; and the grid that images are padded to."""
+"""Memory layout, which one convolutions take; and the grids that images are padded to and cells are
+repeated on."""
 
 from __future__ import annotations
 
@@ -26,6 +27,11 @@ def channels_last(image: Tensor) -> Tensor:
     ``contiguous(memory_format=torch.channels_last)``.
     """
     return image.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+
+def repeated(cells: Tensor, times: int = 2) -> Tensor:
+    """``times`` the resolution, by repetition."""
+    return cells if times == 1 else F.interpolate(cells, scale_factor=float(times), mode="nearest")
 
 
 def space_to_depth(image: Tensor) -> Tensor:

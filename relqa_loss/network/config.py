@@ -61,7 +61,10 @@ class NetworkConfig:
         if self.distance not in get_args(Distance):
             raise ValueError(f"distance must be one of {get_args(Distance)}, got {self.distance!r}")
         if self.derivatives and self.distance != "pyramid":
-            raise ValueError(f"derivatives needs the distance 'pyramid', got {self.distance!r}")
+            raise ValueError(
+                f"derivatives must be False for the distance {self.distance!r}, got True; "
+                "only 'pyramid' has them"
+            )
         for name in ("widths", "odd_widths", "even_widths", "error_widths"):
             of_maps = name in ("odd_widths", "even_widths")
             strides = _STRIDES["pyramid" if of_maps else self.distance]

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from relqa_loss.network._layout import repeated
 from relqa_loss.network.pyramid import PixelPyramid
 
 _CELLS = 4  # of stride 4 to one of stride 16
@@ -60,10 +61,10 @@ class Derivatives(nn.Module):
         laplacian = left + right + above + below - 4 * smooth
         derivatives = torch.stack([across, down, laplacian], 1)
         products = torch.cat([derivatives.square(), (across * down)[:, None]], 1).sum(2)
-        across, down, laplacian, both = torch.split(_around(products), 1, 1)
-        across, down = across + _FLAT, down + _FLAT
-        gradients = torch.cat([down, across, -2 * both], 1) / (across * down - both * both)
-        return Structure(derivatives, torch.cat([gradients, (laplacian + _FLAT).rsqrt()], 1))
+        xx, yy, curved, xy = torch.split(_around(products), 1, 1)
+        xx, yy, curved = xx + _FLAT, yy + _FLAT, curved + _FLAT
+        gradients = torch.cat([yy, xx, -2 * xy], 1) / (xx * yy - xy * xy)
+        return Structure(derivatives, torch.cat([gradients, curved.rsqrt()], 1))
 
 
 class Shares(NamedTuple):
@@ -119,8 +120,9 @@ class Weighing(nn.Module):
 
         def at(level: int, times: int) -> Weighed:
             here = slice(level, level + 1)
-            kept_here, raised_here = _repeat(kept[:, here], times), _repeat(raised[:, here], times)
-            return Weighed(kept_here, raised_here, strong[:, here])
+            return Weighed(
+                repeated(kept[:, here], times), repeated(raised[:, here], times), strong[:, here]
+            )
 
         return at(0, 4), at(1, 2), at(2, 1)
 
@@ -140,7 +142,3 @@ def _around(products: Tensor) -> Tensor:
     """Means over 3×3 cells of stride 16. Zeros count at the border: they do for both sides of a
     fit."""
     return F.avg_pool2d(F.avg_pool2d(products, _CELLS), 3, 1, 1)
-
-
-def _repeat(cells: Tensor, times: int) -> Tensor:
-    return cells if times == 1 else F.interpolate(cells, scale_factor=float(times), mode="nearest")

@@ -7,7 +7,8 @@ magnitudes of the outcome are combined, with non-negative weights and increasing
 fixed reference every such magnitude shrinks in proportion along ``reference + t · e`` as t → 0, so
 the distance falls strictly on every straight way to the reference, has no stationary point but the
 reference itself, and small gradient steps on it always reduce the mean squared error. None of that
-depends on the weights' values.
+depends on the weights' values. Shares of the error may weigh what is combined, since they stay as
+they are on each way (:mod:`~relqa_loss.network.derivatives`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from relqa_loss.network._layout import by_position, channels_last, padded, space_to_depth
+from relqa_loss.network._layout import (
+    by_position,
+    channels_last,
+    padded,
+    repeated,
+    space_to_depth,
+)
 from relqa_loss.network._lean import (
     UNSEEN,
     by_sign,
@@ -98,7 +105,7 @@ class _Judgement(nn.Module):
         blend = by_sign(F.softplus(self.blend), signed.shape[1], 1)
         visible = frozen_conv(torch.cat([signed, signed.abs(), unsigned], 1), blend)
         if coarser is not None:
-            visible = visible.add_(_up(coarser))
+            visible = visible.add_(repeated(coarser))
         seen = self.visibility(reference).add_(0.5).clamp(min=UNSEEN)
         return visible * F.softplus(seen)
 
@@ -175,7 +182,7 @@ class RadialDistance(nn.Module):
             learned = judgement.density(visible)
             density = density + (learned if weighed is None else weighed[level](learned))
             density = density + self.floor * bands[level].sum(1, keepdim=True)
-            density = _up(density) if level else density
+            density = repeated(density) if level else density
         return density
 
     def with_error(
@@ -192,7 +199,3 @@ class RadialDistance(nn.Module):
         return self.floor * sum(
             (band.sum(1).mean((1, 2)) for band in bands), start=image.new_zeros(len(image))
         )
-
-
-def _up(coarse: Tensor) -> Tensor:
-    return F.interpolate(coarse, scale_factor=2.0, mode="nearest")

@@ -1,4 +1,4 @@
-"""The encoder: features of the reference at strides 2, 4, 8 and 16, and its gradients."""
+"""The encoder: features of the reference at strides 2, 4, 8 and 16, and its derivatives."""
 
 from __future__ import annotations
 

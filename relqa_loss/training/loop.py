@@ -18,7 +18,7 @@ from relqa_loss.training.batches import Batches, read_ahead
 from relqa_loss.training.calibration import calibrate_scale
 from relqa_loss.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
 from relqa_loss.training.config import TrainConfig
-from relqa_loss.training.objectives import Objectives
+from relqa_loss.training.objectives import WEIGHING, Objectives
 from relqa_loss.training.pace import Pace
 from relqa_loss.training.panel import PANEL
 from relqa_loss.training.photos import PhotoFolder, find_photos
@@ -34,7 +34,6 @@ _UNJUDGED = "unjudged"
 _UNJUDGED_SEED = 104_729
 _FACTS = "facts"
 _FACTS_SEED = 350_382
-_WEIGHING = "error.weighing."
 _PIPELINES = 4  # every fourth shard of unjudged sets
 
 
@@ -334,8 +333,9 @@ def _load_initial(network: ParityNetwork, record: WeightsRecord) -> None:
     weights = load_file(record.path)
     if not record.config.derivatives:
         # Trained without it: as it starts out, it changes little but moves and blurs.
+        prefix = WEIGHING.removeprefix("network.")
         own = network.state_dict()
-        weights |= {name: own[name] for name in own if name.startswith(_WEIGHING)}
+        weights |= {name: own[name] for name in own if name.startswith(prefix)}
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:

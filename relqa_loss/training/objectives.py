@@ -20,7 +20,7 @@ _ANCHOR = 0.2  # least share of the plain error pyramid in the distance
 _FAR = 0.4  # the same in the distance of noise, for a distance of patches
 _RELATED = 4  # every fourth image of the ranked sets
 MAP_PARTS = ("network.mapper.", "network.direction_")
-_WEIGHING = ("network.error.weighing.", "log_slope")
+WEIGHING = "network.error.weighing."
 _CLEAR = math.log(1.35)  # by how much a known order should show in the distances
 _KAPPA = 1e-3  # keeps the logarithm of near-threshold distances from ruling the ranking
 
@@ -137,8 +137,9 @@ class Objectives(nn.Module):
         self.learn = learn
         # Sharpness of the preference: how many times a distance must grow to be surely worse.
         self.log_slope = nn.Parameter(torch.tensor(1.0))
-        for name, parameter in self.named_parameters():
-            parameter.requires_grad_(_learns(learn, name))
+        if learn != "both":
+            for name, parameter in self.named_parameters():
+                parameter.requires_grad_(_learns(learn, name))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """All terms, and their weighted sum as ``total``."""
@@ -237,10 +238,10 @@ class Objectives(nn.Module):
 
 
 def _learns(learn: Learn, name: str) -> bool:
-    """Whether the parameter ``name`` is among what is learned."""
+    """Whether the parameter ``name`` is among what is learned, if that is not all."""
     if learn == "weighing":
-        return name.startswith(_WEIGHING)
-    return learn == "both" or name.startswith(MAP_PARTS) == (learn == "maps")
+        return name.startswith(WEIGHING) or name == "log_slope"
+    return name.startswith(MAP_PARTS) == (learn == "maps")
 
 
 def log_distance(distance: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from relqa_loss.network import NetworkConfig
     ],
 )
 def test_what_cannot_be_built_is_named(settings: dict[str, Any], named: str) -> None:
-    with pytest.raises(ValueError, match=f"^{named} (must|needs)"):
+    with pytest.raises(ValueError, match=f"^{named} must"):
         NetworkConfig(**settings)
 
 
