@@ -29,7 +29,7 @@ from relqa_loss.network.pretrained import pretrained_folder
 ROOT = Path(__file__).resolve().parents[1]
 HEAD = "<!-- figures: table of the measured figures of the shipped weights -->\n"
 FOOT = "<!-- figures end -->"
-TEACHING = {"maps": ("both", "maps"), "distance": ("both", "distance", "weighing")}
+TEACHING = {"maps": ("both", "maps"), "distance": ("both", "distance")}
 """Which runs each part learned in, by what they learned."""
 
 
@@ -40,12 +40,26 @@ def training(record: dict[str, Any]) -> str:
     joined = next((each for each in of_maps if "joined" in each), None)
     if joined is None:
         return f"{runs(record)}\n\n{seen}"
+    shaped = [each for each in of_maps if "left_out" in each]
     tables = [f"The {name}:\n\n{runs(record, name)}" for name in joined["joined"]]
     return (
         "Maps and distance share no parameters; they were learned apart and joined by\n"
         f"`{joined['command']}`,\nafter which each may have gone on alone.\n\n"
-        + "\n\n".join([*tables, seen])
+        + "\n\n".join([*tables, *map(present_shape, shaped), seen])
     )
+
+
+def present_shape(join: dict[str, Any]) -> str:
+    """What a change of shape left out, and by which command."""
+    return (
+        f"Brought to its present shape by\n`{join['command']}`,\nwhich changes no weight that it "
+        f"keeps. Left out: {', '.join(f'`{name}`' for name in strides(join['left_out']))}."
+    )
+
+
+def strides(names: list[str]) -> list[str]:
+    """The parts that parameters belong to, each of them once: ``encoder.stages.2`` and the like."""
+    return sorted({".".join(name.split(".")[:3]) for name in names})
 
 
 def history(record: dict[str, Any], part: str = "maps") -> Iterator[dict[str, Any]]:

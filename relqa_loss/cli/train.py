@@ -44,10 +44,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument(
         "--learn",
-        choices=("both", "maps", "distance", "weighing"),
+        choices=("both", "maps", "distance"),
         default="both",
-        help="what to learn (weighing: of the distance, what moves and blurs count); the rest "
-        "keeps the weights of --initial",
+        help="what to learn; the rest keeps the weights of --initial",
     )
     parser.add_argument(
         "--rank-by",

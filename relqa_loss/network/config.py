@@ -10,7 +10,12 @@ from relqa_loss.channels import CHANNELS
 
 Distance = Literal["pyramid", "patches"]
 
-_STRIDES: dict[str, tuple[int, ...]] = {"pyramid": (2, 4, 8, 16), "patches": (4, 8, 16)}
+_MAPS: tuple[str, tuple[int, ...]] = ("2, 4, 8 and 16", (4,))
+_DISTANCES: dict[Distance, tuple[str, tuple[int, ...]]] = {
+    "pyramid": ("2, 4, 8 (and 16)", (3, 4)),
+    "patches": ("4, 8 and 16", (3,)),
+}
+"""Strides, and of how many there may be widths."""
 
 
 @dataclass(frozen=True)
@@ -19,8 +24,8 @@ class NetworkConfig:
 
     Args:
         channels: Names of the map channels, in order.
-        widths: Widths of the reference's encoder at strides 2, 4, 8 and 16 (4, 8 and 16 for a
-            distance of patches).
+        widths: Widths of the reference's encoder at strides 2, 4, 8 and, if there are four, 16
+            (4, 8 and 16 for a distance of patches).
         stem_width: Filters of the mapper's first layer.
         odd_widths: Widths of the mapper's odd stream at strides 2, 4, 8 and 16.
         even_widths: Widths of its even stream.
@@ -41,9 +46,9 @@ class NetworkConfig:
 
     Example:
         >>> from relqa_loss.network import NetworkConfig
-        >>> NetworkConfig(widths=(8, 16, 32))
+        >>> NetworkConfig(odd_widths=(8, 16))
         Traceback (most recent call last):
-        ValueError: widths must be 4 positive integers, for strides 2, 4, 8 and 16, got (8, 16, 32)
+        ValueError: odd_widths must be 4 positive integers, for strides 2, 4, 8 and 16, got (8, 16)
     """
 
     channels: tuple[str, ...] = CHANNELS
@@ -65,16 +70,15 @@ class NetworkConfig:
                 f"derivatives must be False for the distance {self.distance!r}, got True; "
                 "only 'pyramid' has them"
             )
-        for name in ("widths", "odd_widths", "even_widths", "error_widths"):
-            of_maps = name in ("odd_widths", "even_widths")
-            strides = _STRIDES["pyramid" if of_maps else self.distance]
-            found = getattr(self, name)
-            if len(found) != len(strides) or min(found) < 1:
-                *first, last = map(str, strides)
-                raise ValueError(
-                    f"{name} must be {len(strides)} positive integers, for strides "
-                    f"{', '.join(first)} and {last}, got {found}"
-                )
+        for name in ("odd_widths", "even_widths"):
+            self._require_widths(name, *_MAPS)
+        for name in ("widths", "error_widths"):
+            self._require_widths(name, *_DISTANCES[self.distance])
+        if len(self.widths) != len(self.error_widths):
+            raise ValueError(
+                f"error_widths must be as many as widths, one for each stride, got "
+                f"{self.error_widths} and {self.widths}"
+            )
         for name in ("stem_width", "judgement_width"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
@@ -86,6 +90,14 @@ class NetworkConfig:
                 "than the reference could have distance 0"
             )
 
+    def _require_widths(self, name: str, strides: str, counts: tuple[int, ...]) -> None:
+        found = getattr(self, name)
+        if len(found) not in counts or min(found) < 1:
+            raise ValueError(
+                f"{name} must be {' or '.join(map(str, counts))} positive integers, "
+                f"for strides {strides}, got {found}"
+            )
+
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
         return {
@@ -95,8 +107,8 @@ class NetworkConfig:
 
     @classmethod
     def base(cls) -> NetworkConfig:
-        """Of the shipped ``relqa-base``."""
-        return cls(derivatives=True)
+        """Of the shipped ``relqa-base``: nothing learned at stride 16, and ``derivatives``."""
+        return cls(widths=(8, 16, 32), error_widths=(8, 16, 32), derivatives=True)
 
     @classmethod
     def nano(cls) -> NetworkConfig:

@@ -13,7 +13,7 @@ they are on each way (:mod:`~relqa_loss.network.derivatives`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 import torch
@@ -36,8 +36,7 @@ from relqa_loss.network._lean import (
     onset,
     saturated_sum,
 )
-from relqa_loss.network.derivatives import Structure, Weighing
-from relqa_loss.network.encoder import STRIDES
+from relqa_loss.network.derivatives import Structure, weighed
 from relqa_loss.network.pyramid import PYRAMID_BANDS, PixelPyramid
 
 
@@ -114,13 +113,21 @@ class _Judgement(nn.Module):
         return saturated_sum(visible, F.softplus(self.weigh))
 
 
+def _summed(maps: Iterable[Tensor]) -> Tensor:
+    """Of maps, each of twice the resolution of the one before: at the resolution of the last."""
+    total, *finer = maps
+    for each in finer:
+        total = repeated(total).add_(each)
+    return total
+
+
 class RadialDistance(nn.Module):
     """Density of the distance at stride 4.
 
     Args:
-        features: Widths of the reference features at strides 2, 4, 8 and 16.
+        features: Widths of the reference features at strides 2, 4, 8 and, if there are four, 16.
         widths: Widths of the linear error features at the same strides.
-        width: Width of the judgement at strides 4, 8 and 16.
+        width: Width of the judgement at all of these strides but the first.
         floor: Weight of the plain error pyramid, see
             :class:`~relqa_loss.network.NetworkConfig`.
         derivatives: Whether errors that derivatives of the reference explain weigh differently.
@@ -143,12 +150,12 @@ class RadialDistance(nn.Module):
             _ErrorStage(before, after, seen)
             for before, after, seen in zip(widths[:-1], widths[1:], features[1:], strict=True)
         )
-        self.weighing = Weighing() if derivatives else None
+        self.derivatives = derivatives
         finest = (widths[0], 0, 0)  # magnitudes at stride 2 are judged at stride 4
         self.judgements = nn.ModuleList(
             _Judgement(own, bands + extra, width, seen)
             for own, bands, extra, seen in zip(
-                widths[1:], PYRAMID_BANDS, finest, features[1:], strict=True
+                widths[1:], PYRAMID_BANDS, finest, features[1:], strict=False
             )
         )
 
@@ -166,24 +173,22 @@ class RadialDistance(nn.Module):
         del error  # at full resolution, it would show in the peak of memory
         finest = mean_magnitude(current)
         signed = []
-        for stage, seen in zip(self.stages, features[1:STRIDES], strict=True):
+        for stage, seen in zip(self.stages, features[1:], strict=False):
             current = stage(current, seen)
             signed.append(onset(current))
         bands = [channels_last(band) for band in bands]
-        weighed = None
-        if self.weighing is not None:
-            weighed = self.weighing(smooth, Structure(*features[STRIDES:]))
-        unsigned = [torch.cat([bands[0], finest], 1), bands[1], bands[2]]
+        unsigned = [torch.cat([bands[0], finest], 1), *bands[1:]]
+        plain = _summed(band.sum(1, keepdim=True) for band in reversed(bands))
+        densities = []
         visible: Tensor | None = None
-        density = image.new_zeros(())
-        for level in (2, 1, 0):
+        for level in reversed(range(len(self.judgements))):
             judgement = cast(_Judgement, self.judgements[level])
             visible = judgement(signed[level], unsigned[level], features[level + 1], visible)
-            learned = judgement.density(visible)
-            density = density + (learned if weighed is None else weighed[level](learned))
-            density = density + self.floor * bands[level].sum(1, keepdim=True)
-            density = repeated(density) if level else density
-        return density
+            densities.append(judgement.density(visible))
+        learned = _summed(densities)
+        if self.derivatives:
+            learned = weighed(learned, smooth, Structure(*features[len(self.stages) + 1 :]))
+        return learned + self.floor * plain
 
     def with_error(
         self, image: Tensor, reference: Tensor, features: Sequence[Tensor]

@@ -1,4 +1,4 @@
-"""The encoder: features of the reference at strides 2, 4, 8 and 16, and its derivatives."""
+"""The encoder: features of the reference at strides 2, 4, 8 and so on, and its derivatives."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ from torch import Tensor, nn
 
 from relqa_loss.network._layout import by_position, space_to_depth
 from relqa_loss.network.derivatives import Derivatives
-
-STRIDES = 4
-"""How many feature maps there are."""
 
 
 class _Stage(nn.Module):
@@ -38,10 +35,10 @@ CONTRAST = 4.0
 
 
 class Encoder(nn.Module):
-    """Features of an image, centred on mid-grey, at strides 2, 4, 8 and 16.
+    """Features of an image, centred on mid-grey, at strides 2, 4, 8 and so on.
 
     Args:
-        widths: Of the features.
+        widths: Of the features, one for each stride.
         derivatives: Whether to work out :class:`~relqa_loss.network.derivatives.Structure` too.
     """
 
@@ -59,7 +56,7 @@ class Encoder(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """``N×3×H×W`` (sides divisible by 16) → four feature maps, and the structure's tensors."""
+        """``N×3×H×W`` (sides divisible by 16) → feature maps, and the structure's tensors."""
         # A power of two: exact, and shorter on the weights than on the pixels.
         weight = CONTRAST * by_position(self.stem.weight)
         features = [silu(F.conv2d(space_to_depth(image), weight, self.stem.bias, padding=1))]

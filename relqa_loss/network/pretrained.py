@@ -165,6 +165,11 @@ def save_weights(
     return WeightsRecord(path.stem, path, digest, config, training)
 
 
+def provenance(record: WeightsRecord) -> dict[str, Any]:
+    """What the manifest of other weights says of those that they started from."""
+    return {"file": record.path.name, "sha256": record.sha256, "training": record.training}
+
+
 def _record(name: str, path: Path, entry: dict[str, Any], manifest: Path) -> WeightsRecord:
     try:
         return WeightsRecord(

@@ -73,7 +73,7 @@ class _Bands(Function):
         for level in range(BANDS):
             if level == _GATHER:
                 smooth = current.clone()
-            coarse = _coarser(current)
+            coarse = _coarser(current) if level < _GATHER else _pooled(current)
             # One buffer is what would be there, then its magnitude: new memory costs more than
             # arithmetic.
             buffer = _up(coarse)
@@ -106,7 +106,8 @@ class _Bands(Function):
             for _halving in range(_GATHER - level):
                 band = _up(0.25 * band)
             band = band * signs[level]
-            grad = band + _coarser_adjoint(grad - _sum_blocks(band))
+            adjoint = _coarser_adjoint if level < _GATHER else _pooled_adjoint
+            grad = band + adjoint(grad - _sum_blocks(band))
             if level == _GATHER:
                 grad.add_(smooth)
         return _mixed(matrix.T, grad), None
@@ -130,7 +131,7 @@ def _coarser(image: Tensor) -> Tensor:
     Windows overlap so that no period of the grid goes unseen at the next level. At the border
     the mean is over what there is, so that constants stay constant.
     """
-    # ``avg_pool2d(image, 4, 2, 1, count_include_pad=False)``, for a fraction of its time.
+    # As :func:`_pooled`; where pixels are many, for a fraction of its time.
     blocks = _sum_blocks(F.pad(image, (1, 1, 1, 1)))
     rows = blocks[..., :-1, :] + blocks[..., 1:, :]
     return _means(rows[..., :-1] + rows[..., 1:])
@@ -141,6 +142,21 @@ def _coarser_adjoint(grad: Tensor) -> Tensor:
     grad = F.pad(_means(grad), (1, 1, 1, 1))
     rows = grad[..., :-1, :] + grad[..., 1:, :]
     return _up(rows[..., :-1] + rows[..., 1:])[..., 1:-1, 1:-1]
+
+
+def _pooled(image: Tensor) -> Tensor:
+    """:func:`_coarser` in one call; where pixels are few, calls are what takes time."""
+    return F.avg_pool2d(image, 4, 2, 1, count_include_pad=False)
+
+
+def _pooled_adjoint(grad: Tensor) -> Tensor:
+    """The transpose of :func:`_pooled`."""
+    height, width = grad.shape[-2:]
+    like = grad.new_empty(()).expand(*grad.shape[:-2], 2 * height, 2 * width)
+    result: Tensor = torch.ops.aten.avg_pool2d_backward(
+        grad, like, [4, 4], [2, 2], [1, 1], False, False, None
+    )
+    return result
 
 
 def _sum_blocks(image: Tensor) -> Tensor:

@@ -27,8 +27,7 @@ class TrainConfig:
         half_maps: Whether the maps are learned in bfloat16, twice as fast where the processor
             knows that format. Distances are compared down to the threshold of visibility, and
             stay in float32.
-        learn: ``"both"``, ``"maps"``, ``"distance"``, or of the distance only ``"weighing"``, what
-            moves and blurs count; the rest keeps its initial weights.
+        learn: ``"both"``, ``"maps"`` or ``"distance"``; the other one keeps its initial weights.
         rank_by: Whether distances learn the panel's order of a batch from its ``"pairs"`` or as
             one ``"list"``.
         teacher: Name or path of weights whose distances are learned as well; none by default.
@@ -76,8 +75,6 @@ class TrainConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.learn not in get_args(Learn):
             raise ValueError(f"learn must be one of {get_args(Learn)}, got {self.learn!r}")
-        if self.learn == "weighing" and not self.network.derivatives:
-            raise ValueError("learn is 'weighing', and the network has none: derivatives is False")
         if self.rank_by not in get_args(RankBy):
             raise ValueError(f"rank_by must be one of {get_args(RankBy)}, got {self.rank_by!r}")
         if self.teacher is not None and self.learn == "maps":

@@ -2,6 +2,9 @@
 
     python -m relqa_loss.training.join --maps runs/maps.safetensors \
         --distance runs/distance.safetensors --out runs/final.safetensors
+
+``--network base`` gives the distance the present shape of ``relqa-base``, which has nothing learned
+at stride 16, and weighs moves and blurs by formula: no weight that is kept changes.
 """
 
 from __future__ import annotations
@@ -16,12 +19,23 @@ from typing import Any
 
 import torch
 
+from relqa_loss.network.config import NetworkConfig
 from relqa_loss.network.model import ParityNetwork
-from relqa_loss.network.pretrained import WeightsRecord, find_weights, save_weights
+from relqa_loss.network.pretrained import WeightsRecord, find_weights, provenance, save_weights
 from relqa_loss.training.objectives import MAP_PARTS
 
+_STRIDES = ("encoder.stages.", "error.stages.", "error.judgements.")
+"""Of the parameters that belong to one stride, the beginnings of their names; a number follows."""
 
-def join(maps: Path, distance: Path, out: Path, command: str = "") -> WeightsRecord:
+
+def join(
+    maps: Path,
+    distance: Path,
+    out: Path,
+    command: str = "",
+    *,
+    network: NetworkConfig | None = None,
+) -> WeightsRecord:
     """Write the maps (and the score's direction) of one file and the distance of another.
 
     Args:
@@ -29,16 +43,18 @@ def join(maps: Path, distance: Path, out: Path, command: str = "") -> WeightsRec
         distance: The same; its settings and scale are kept.
         out: File to write (``.safetensors``), with its manifest beside it.
         command: Recorded in the manifest.
+        network: Shape of the result, in place of the distance's own; what was learned at coarser
+            strides than it has is left out.
 
     Raises:
-        ValueError: If ``out`` exists, or the files do not fit each other.
+        ValueError: If ``out`` exists, or the files fit neither each other nor the shape.
     """
     from safetensors.torch import load_file
 
     if out.exists():
         raise ValueError(f"{out} exists; choose another --out")
     parts = {name: find_weights(path) for name, path in (("maps", maps), ("distance", distance))}
-    config = parts["distance"].config
+    config = network or parts["distance"].config
     prefixes = tuple(part.removeprefix("network.") for part in MAP_PARTS)
     tensors = {
         name: value
@@ -46,9 +62,13 @@ def join(maps: Path, distance: Path, out: Path, command: str = "") -> WeightsRec
         for name, value in load_file(record.path).items()
         if name.startswith(prefixes) == wanted
     }
-    network = ParityNetwork(config)
+    joined = ParityNetwork(config)
+    fitting = joined.state_dict().keys()
+    left_out = [name for name in tensors if name not in fitting and name.startswith(_STRIDES)]
+    for name in left_out:
+        del tensors[name]
     try:
-        network.load_state_dict(tensors)
+        joined.load_state_dict(tensors)
     except RuntimeError as error:
         raise ValueError(f"{maps} and {distance} do not fit each other: {error}") from error
     training: dict[str, Any] = {
@@ -61,12 +81,14 @@ def join(maps: Path, distance: Path, out: Path, command: str = "") -> WeightsRec
             for name in parts["maps"].training.get("held_out_operators", [])
             if name in parts["distance"].training.get("held_out_operators", [])
         ],
-        "joined": {
-            name: {"file": record.path.name, "sha256": record.sha256, "training": record.training}
-            for name, record in parts.items()
-        },
     }
-    return save_weights(network, out, config, training)
+    if parts["maps"].sha256 == parts["distance"].sha256:
+        training["initial"] = provenance(parts["maps"])
+    else:
+        training["joined"] = {name: provenance(record) for name, record in parts.items()}
+    if left_out:
+        training["left_out"] = sorted(left_out)
+    return save_weights(joined, out, config, training)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,11 +96,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     for name in ("maps", "distance", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--network", choices=("base", "nano"))
     parsed = parser.parse_args(arguments)
+    network = None if parsed.network is None else getattr(NetworkConfig, parsed.network)()
     given = sys.argv[1:] if arguments is None else arguments
     command = shlex.join(["python", "-m", "relqa_loss.training.join", *given])
     try:
-        record = join(parsed.maps, parsed.distance, parsed.out, command)
+        record = join(parsed.maps, parsed.distance, parsed.out, command, network=network)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"join: {error}\n")
         return 2

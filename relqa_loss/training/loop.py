@@ -13,12 +13,12 @@ import torch
 
 from relqa_loss.distortions import get_operator, operator_names
 from relqa_loss.network.model import ParityNetwork
-from relqa_loss.network.pretrained import WeightsRecord, find_weights, save_weights
+from relqa_loss.network.pretrained import WeightsRecord, find_weights, provenance, save_weights
 from relqa_loss.training.batches import Batches, read_ahead
 from relqa_loss.training.calibration import calibrate_scale
 from relqa_loss.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
 from relqa_loss.training.config import TrainConfig
-from relqa_loss.training.objectives import WEIGHING, Objectives
+from relqa_loss.training.objectives import Objectives
 from relqa_loss.training.pace import Pace
 from relqa_loss.training.panel import PANEL
 from relqa_loss.training.photos import PhotoFolder, find_photos
@@ -244,7 +244,7 @@ def train(
                 "date": time.strftime("%Y-%m-%d", time.gmtime()),
                 "torch": torch.__version__,
                 "config": config.to_dict(),
-                "initial": None if start is None else _provenance(start),
+                "initial": None if start is None else provenance(start),
                 "teacher": None if teacher is None else teacher.version,
                 "step": step,
                 "seconds": round(seconds + time.monotonic() - began),
@@ -330,21 +330,10 @@ def _refuse_to_overwrite(out: Path, state_path: Path, resume: bool) -> None:
 def _load_initial(network: ParityNetwork, record: WeightsRecord) -> None:
     from safetensors.torch import load_file
 
-    weights = load_file(record.path)
-    if not record.config.derivatives:
-        # Trained without it: as it starts out, it changes little but moves and blurs.
-        prefix = WEIGHING.removeprefix("network.")
-        own = network.state_dict()
-        weights |= {name: own[name] for name in own if name.startswith(prefix)}
     try:
-        network.load_state_dict(weights)
+        network.load_state_dict(load_file(record.path))
     except RuntimeError as error:
         raise ValueError(
             f"{record.path} does not fit the architecture of this run: {error}"
         ) from error
     network.scale.fill_(1.0)
-
-
-def _provenance(record: WeightsRecord) -> dict[str, Any]:
-    """What is known of the weights that a run started from."""
-    return {"file": record.path.name, "sha256": record.sha256, "training": record.training}

@@ -20,12 +20,11 @@ _ANCHOR = 0.2  # least share of the plain error pyramid in the distance
 _FAR = 0.4  # the same in the distance of noise, for a distance of patches
 _RELATED = 4  # every fourth image of the ranked sets
 MAP_PARTS = ("network.mapper.", "network.direction_")
-WEIGHING = "network.error.weighing."
 _CLEAR = math.log(1.35)  # by how much a known order should show in the distances
 _KAPPA = 1e-3  # keeps the logarithm of near-threshold distances from ruling the ranking
 
 
-Learn = Literal["both", "maps", "distance", "weighing"]
+Learn = Literal["both", "maps", "distance"]
 RankBy = Literal["pairs", "list"]
 
 
@@ -113,9 +112,7 @@ class Objectives(nn.Module):
         half_maps: Whether maps take bfloat16. Distances never do: they are compared with one
             another down to the threshold of visibility.
         learn: What is learned: maps (and the direction of the score) and distance share no
-            parameters, and the one that is left out is frozen and costs nothing. Of the distance,
-            what moves and blurs weigh can be learned alone: some numbers, quickly, and nothing
-            else changes.
+            parameters, and the one that is left out is frozen and costs nothing.
         rank_by: How distances learn the panel's order of a batch: pair by pair, each with the
             panel's confidence in it, or as one list.
     """
@@ -139,12 +136,12 @@ class Objectives(nn.Module):
         self.log_slope = nn.Parameter(torch.tensor(1.0))
         if learn != "both":
             for name, parameter in self.named_parameters():
-                parameter.requires_grad_(_learns(learn, name))
+                parameter.requires_grad_(name.startswith(MAP_PARTS) == (learn == "maps"))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """All terms, and their weighted sum as ``total``."""
         terms: dict[str, Tensor] = {}
-        if self.learn in ("both", "maps"):
+        if self.learn != "distance":
             terms |= self._map_terms(batch.pairs)
             terms["relative"] = self._relative_term(batch)
         if self.learn != "maps":
@@ -235,13 +232,6 @@ class Objectives(nn.Module):
                 _channels_last(reference), _channels_last(image)
             )
         return Streams(*(stream.float() for stream in streams)), direction
-
-
-def _learns(learn: Learn, name: str) -> bool:
-    """Whether the parameter ``name`` is among what is learned, if that is not all."""
-    if learn == "weighing":
-        return name.startswith(WEIGHING) or name == "log_slope"
-    return name.startswith(MAP_PARTS) == (learn == "maps")
 
 
 def log_distance(distance: Tensor) -> Tensor:

@@ -144,3 +144,10 @@ def test_the_chain_of_runs_passes_through_joined_weights(script: ModuleType) -> 
     assert "first of maps" in maps
     assert "last" not in maps.partition("The maps:")[2]
     assert table in distance
+    left_out = ["error.stages.2.mix.weight", "error.stages.2.reduce.weight"]
+    shaped = {"command": "shape", "left_out": left_out, "initial": {"training": last}}
+    text = script.training(shaped)
+    assert table in text
+    assert "`join`,\nafter" in text
+    assert "`shape`,\nwhich" in text
+    assert "Left out: `error.stages.2`." in text

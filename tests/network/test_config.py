@@ -12,7 +12,9 @@ from relqa_loss.network import NetworkConfig
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"widths": (8, 16, 32)}, "widths"),
+        ({"widths": (8, 16)}, "widths"),
+        ({"widths": (8, 16, 32)}, "error_widths"),
+        ({"widths": (8, 16, 32), "error_widths": (8, 16, 0)}, "error_widths"),
         ({"odd_widths": (8, 16, 32, 48, 64)}, "odd_widths"),
         ({"even_widths": (8, 0, 32, 48)}, "even_widths"),
         ({"error_widths": ()}, "error_widths"),

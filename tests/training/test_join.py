@@ -25,9 +25,9 @@ def _save(path: Path, seed: int, config: NetworkConfig) -> ParityNetwork:
     return network.requires_grad_(False)
 
 
-def _join(folder: Path) -> int:
+def _join(folder: Path, *options: str) -> int:
     paths = {name: str(folder / f"{name}.safetensors") for name in ("maps", "distance", "out")}
-    return main([part for name, path in paths.items() for part in (f"--{name}", path)])
+    return main([part for name, path in paths.items() for part in (f"--{name}", path)] + [*options])
 
 
 def test_each_half_is_the_one_asked_for(tmp_path: Path) -> None:
@@ -57,3 +57,31 @@ def test_refusals_keep_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert _join(tmp_path) == 2
     assert "exists" in capsys.readouterr().err
     assert (tmp_path / "out.safetensors").read_bytes() == b"mine"
+
+
+def test_a_stride_at_which_nothing_was_learned_can_be_left_out(tmp_path: Path) -> None:
+    for seed, name in ((1, "maps"), (2, "distance")):
+        _save(tmp_path / f"{name}.safetensors", seed, NetworkConfig())
+    assert _join(tmp_path, "--network", "base") == 0
+    joined = load_pretrained(tmp_path / "out.safetensors")
+    assert joined.config == NetworkConfig.base()
+    before = load_pretrained(tmp_path / "distance.safetensors")
+    torch.testing.assert_close(joined.error.stages[1].mix.weight, before.error.stages[1].mix.weight)
+    training = json.loads((tmp_path / "out.json").read_text())["training"]
+    left_out = training["left_out"]
+    assert "error.judgements.2.weigh" in left_out
+    assert not [name for name in left_out if ".2." not in name]
+    # Nothing but whole strides is left out.
+    (tmp_path / "out.safetensors").unlink()
+    assert _join(tmp_path, "--network", "nano") == 2
+
+
+def test_both_halves_of_one_file_are_one_start(tmp_path: Path) -> None:
+    _save(tmp_path / "maps.safetensors", 1, NetworkConfig())
+    for suffix in (".safetensors", ".json"):
+        content = (tmp_path / "maps.safetensors").with_suffix(suffix).read_bytes()
+        (tmp_path / "distance.safetensors").with_suffix(suffix).write_bytes(content)
+    assert _join(tmp_path, "--network", "base") == 0
+    training = json.loads((tmp_path / "out.json").read_text())["training"]
+    assert "joined" not in training
+    assert training["initial"]["training"]["command"] == "run 1"

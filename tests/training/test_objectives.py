@@ -388,21 +388,6 @@ def test_one_half_is_learned_without_the_other(learn: Learn, idle: tuple[str, ..
             torch.testing.assert_close(value, both[name])
 
 
-def test_what_moves_and_blurs_weigh_is_learned_alone() -> None:
-    objectives = Objectives(ParityNetwork(NetworkConfig.base()), learn="weighing")
-    terms = objectives(_batch())
-    assert set(terms) == {"ladder", "consensus", "anchor", "total"}
-    terms["total"].backward()
-    learned = {name for name, each in objectives.named_parameters() if each.requires_grad}
-    weighing = {
-        f"network.error.weighing.{name}"
-        for name in ("steepness", "moved", "blurred", "gain", "strong")
-    }
-    assert learned == {*weighing, "log_slope"}
-    grads = [each.grad for name, each in objectives.named_parameters() if name in weighing]
-    assert all(grad is not None and bool(grad.any()) for grad in grads)
-
-
 def test_identical_images_train_without_nan(objectives: Objectives) -> None:
     batch = _batch()
     same = batch.reference[:, None].expand(-1, IMAGES_PER_SET, -1, -1, -1)
