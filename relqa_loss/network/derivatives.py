@@ -29,10 +29,10 @@ _FLAT = 1e-6
 _NO_ENERGY = 1e-18
 
 # Chosen on photographs of the ``train`` split, see docs/decisions.md.
-_MOVED, _STEEP_MOVE = 0.75, 24.0
-"""The share from which on an error is a move, and how sharply."""
+_MOVED, _BLURRED = 0.75, 0.8
+"""Shares from which on an error is a move, and a blur."""
+_STEEP = 24.0
 _BLUR_OF_MOVE = 1.5
-_BLURRED, _STEEP_BLUR = 0.8, 24.0
 _GAIN = 1.5
 """How much more a strong blur counts at most."""
 _STRONG = 0.3
@@ -44,9 +44,9 @@ class Structure(NamedTuple):
 
     derivatives: Tensor
     """N×3×3×h×w at stride 4: across, down and Laplacian, of the three opponent colours."""
-    inverse: Tensor
-    """N×4×h/4×w/4: what turns squares of products with the gradients (across, down, both) into
-    energy, and the product with the Laplacian into the root of one."""
+    whitening: Tensor
+    """N×3×3×h/4×w/4: turns means of products with the derivatives into what does not depend on how
+    strong they are; one gradient apart from the other, the Laplacian by itself."""
 
 
 class Derivatives(nn.Module):
@@ -67,9 +67,14 @@ class Derivatives(nn.Module):
         derivatives = torch.stack([across, down, laplacian], 1)
         products = torch.cat([derivatives.square(), (across * down)[:, None]], 1).sum(2)
         xx, yy, curved, xy = torch.split(_around(products), 1, 1)
-        xx, yy, curved = xx + _FLAT, yy + _FLAT, curved + _FLAT
-        gradients = torch.cat([yy, xx, -2 * xy], 1) / (xx * yy - xy * xy)
-        return Structure(derivatives, torch.cat([gradients, curved.rsqrt()], 1))
+        # The inverse of the Cholesky factor of [[xx, xy], [xy, yy]].
+        first, third = (xx + _FLAT).rsqrt(), (curved + _FLAT).rsqrt()
+        shared = xy * first.square()
+        second = (yy + _FLAT - xy * shared).rsqrt()
+        none = torch.zeros_like(xy)
+        rows = [first, none, none, -shared * second, second, none, none, none, third]
+        count, _, height, width = xx.shape
+        return Structure(derivatives, torch.cat(rows, 1).view(count, 3, 3, height, width))
 
 
 class Shares(NamedTuple):
@@ -96,21 +101,19 @@ def weighed(density: Tensor, error: Tensor, structure: Structure) -> Tensor:
     blurred = blurred.clamp(min=0)
     # Something moved *and* blurred is not as good as moved: along the Laplacian as well.
     moved = moved - _BLUR_OF_MOVE * blurred.square()
-    kept = repeated(torch.sigmoid(_STEEP_MOVE * (_MOVED - moved)), _CELLS)
-    raised = repeated(_GAIN * torch.sigmoid(_STEEP_BLUR * (blurred - _BLURRED)), _CELLS)
+    sure = torch.sigmoid(_STEEP * torch.cat([_MOVED - moved, blurred - _BLURRED], 1))
+    kept, raised = torch.split(repeated(sure, _CELLS), 1, 1)
     square = density.square()
-    return kept * density * (1 + raised * square / (square + _STRONG**2))
+    return kept * density * (1 + _GAIN * raised * (square / (square + _STRONG**2)))
 
 
 def explained(error: Tensor, structure: Structure) -> Shares:
     """What derivatives of the reference explain of ``error``, N×3×h×w at stride 4."""
     along = (structure.derivatives * error[:, None]).sum(2)
     products = _around(torch.cat([along, error.square().sum(1, keepdim=True)], 1))
-    across, down, laplacian, energy = torch.split(products, 1, 1)
-    energy = energy.clamp(min=_NO_ENERGY)
-    fit = torch.cat([across * across, down * down, across * down], 1)
-    moved = (fit * structure.inverse[:, :3]).sum(1, keepdim=True) / energy
-    return Shares(moved, laplacian * structure.inverse[:, 3:] * energy.rsqrt())
+    energy = products[:, 3:].clamp(min=_NO_ENERGY)
+    white = (structure.whitening * products[:, None, :3]).sum(2) * energy.rsqrt()
+    return Shares(white[:, :2].square().sum(1, keepdim=True), white[:, 2:])
 
 
 def _around(products: Tensor) -> Tensor:
