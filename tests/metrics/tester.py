@@ -286,7 +286,8 @@ def check_bootstrap(case: Case) -> None:
         raise AssertionError("torchmetrics can bootstrap dictionaries now: check their values")
     result = strapper.compute()
     assert_close({"value": float(result["mean"])}, case.expect(), "bootstrap")
-    assert float(result["std"]) < 1e-6, "bootstrap of single images"
+    # Not exactly 0: torch rounds the mean of three equal numbers.
+    assert float(result["std"]) < 1e-6 * float(result["mean"].abs()), "bootstrap of single images"
     mixed = BootStrapper(case.build(), num_bootstraps=8, raw=True, sampling_strategy="multinomial")
     with torch.random.fork_rng():
         torch.manual_seed(0)
