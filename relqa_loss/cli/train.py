@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     from relqa_loss.training.config import TrainConfig
     from relqa_loss.training.loop import Progress, train
 
-    network = NetworkConfig.nano() if arguments.network == "nano" else NetworkConfig.base()
+    network = getattr(NetworkConfig, arguments.network)()
     if arguments.floor is not None:
         network = replace(network, floor=arguments.floor)
     config = TrainConfig(

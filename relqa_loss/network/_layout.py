@@ -31,7 +31,7 @@ def channels_last(image: Tensor) -> Tensor:
 
 def repeated(cells: Tensor, times: int = 2) -> Tensor:
     """``times`` the resolution, by repetition."""
-    return cells if times == 1 else F.interpolate(cells, scale_factor=float(times), mode="nearest")
+    return F.interpolate(cells, scale_factor=float(times), mode="nearest")
 
 
 def space_to_depth(image: Tensor) -> Tensor:

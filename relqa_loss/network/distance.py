@@ -172,8 +172,8 @@ class RadialDistance(nn.Module):
         current = self.first(error, features[0])
         del error  # at full resolution, it would show in the peak of memory
         finest = mean_magnitude(current)
-        signed = []
-        for stage, seen in zip(self.stages, features[1:], strict=False):
+        signed, strides = [], len(self.stages) + 1
+        for stage, seen in zip(self.stages, features[1:strides], strict=True):
             current = stage(current, seen)
             signed.append(onset(current))
         bands = [channels_last(band) for band in bands]
@@ -187,7 +187,7 @@ class RadialDistance(nn.Module):
             densities.append(judgement.density(visible))
         learned = _summed(densities)
         if self.derivatives:
-            learned = weighed(learned, smooth, Structure(*features[len(self.stages) + 1 :]))
+            learned = weighed(learned, smooth, Structure(*features[strides:]))
         return learned + self.floor * plain
 
     def with_error(

@@ -189,9 +189,9 @@ def test_of_the_distance_a_move_takes_its_part_away_and_a_blur_adds_one() -> Non
         both = [(each, each.encode(reference)) for each in (network, without)]
         ratios = {}
         for name, image in images.items():
-            distance, plain = (each.distance(encoding, image) for each, encoding in both)
-            ratios[name] = float(distance / plain)
-        encoding = network.encode(reference)
+            weighed_one, other = (each.distance(encoding, image) for each, encoding in both)
+            ratios[name] = float(weighed_one / other)
+        encoding = both[0][1]
         plain = network.plain_distance(encoding, images["moved"])
         assert network.distance(encoding, images["moved"]) > plain
     assert ratios["moved"] < 0.6
