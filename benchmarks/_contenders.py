@@ -171,9 +171,11 @@ def further_contenders(device: torch.device) -> list[Contender]:
 
 
 def _ready(name: str, module: nn.Module, device: torch.device) -> Contender:
-    # A frozen loss keeps its weights in buffers. Hand-made ones have none that count.
-    weights = () if name.startswith("piq") else (*module.parameters(), *module.buffers())
-    return Contender(name, module.eval().to(device), sum(value.numel() for value in weights))
+    # A frozen loss keeps its weights in buffers, and functions of them, which are no weights.
+    # Hand-made ones have none that count.
+    named = () if name.startswith("piq") else (*module.named_parameters(), *module.named_buffers())
+    weights = sum(value.numel() for key, value in named if "_settled" not in key)
+    return Contender(name, module.eval().to(device), weights)
 
 
 def _out_of_place(trunk: nn.Sequential) -> nn.Sequential:

@@ -1,14 +1,16 @@
 """Time and memory over sizes, batches, precision, compilation and layout, in one run.
 
     python benchmarks/speed_matrix.py [--sizes 128 256 512 1024] [--batches 1 8 16]
-        [--modes eager compiled] [--precisions float32 bf16] [--layouts contiguous channels_last]
-        [--further] [--heavy] [--device cuda] [--seconds 2] --out FILE.md [--csv FILE] [--plot FILE]
+        [--modes eager compiled graphed compiled+graphed] [--precisions float32 bf16]
+        [--layouts contiguous channels_last] [--further] [--heavy] [--all] [--device cuda]
+        [--seconds 2] --out FILE.md [--csv FILE] [--plot FILE]
 
 ``speed.py`` is the short table of the model card; this is the long one. Every contender is measured
-at every size and batch in float32, eagerly, on contiguous images; our own loss in every other
-combination, too (``--all`` asks that of the others). Repeats are interleaved. At the head: what the
-machine reaches in a matrix product and in a copy, and how near our loss comes to either; at the end
-a straight line through time against pixels.
+at every size and batch in float32, eagerly, on contiguous images; our own losses in every other
+combination, too (``--all`` asks that of the others). ``graphed`` replays a CUDA graph of the step.
+Repeats are interleaved. Ratios come first, then our own times, what the machine reaches in a matrix
+product and in a copy and how near our loss comes to it, and a straight line through time against
+pixels.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from _common import command, provenance, table
-from _contenders import OURS, Contender, contenders, further_contenders
+from _contenders import NANO, OURS, Contender, contenders, further_contenders
 from speed import peak_memory
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -78,7 +80,7 @@ def images(cell: Cell, device: torch.device) -> tuple[Tensor, Tensor]:
 def prepared(contender: Contender, cell: Cell, device: torch.device) -> Contender:
     """The contender as this cell wants it called."""
     loss = contender.loss
-    if cell.mode == "compiled":
+    if "compiled" in cell.mode:
         torch.compiler.reset()  # each cell gets its own code, and no limit on how many is met
         loss = torch.compile(loss)
     if cell.precision == "bf16":
@@ -89,6 +91,20 @@ def prepared(contender: Contender, cell: Cell, device: torch.device) -> Contende
                 return inner(preds, target)
 
     return contender._replace(loss=loss)
+
+
+def captured(step: Callable[[], object], device: torch.device) -> Callable[[], object]:
+    """``step`` as a CUDA graph, to be called instead of it."""
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream(device).wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
 
 
 def timed(step: Callable[[], object], device: torch.device) -> float:
@@ -123,12 +139,15 @@ def measure(
 
         try:
             peaks[each.name] = peak_memory(loss, preds, target)  # warms up, and compiles
-            slowest += timed(both, device)
+            calls = (forward, both)
+            if "graphed" in cell.mode:
+                calls = (captured(forward, device), captured(both, device))
+            slowest += timed(calls[1], device)
         except (RuntimeError, ValueError, AssertionError) as error:
             # MS-SSIM has a least size, and some peers do not compile.
             found[each.name] = str(error).strip().splitlines()[0][:80]
             continue
-        ready.append((each.name, forward, both))
+        ready.append((each.name, *calls))
     repeats = max(3, min(_MOST, int(1000 * seconds / max(slowest, 1e-3))))
     times: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name, *_ in ready}
     for _ in range(repeats):
@@ -187,9 +206,19 @@ def cells(arguments: argparse.Namespace) -> list[Cell]:
 Results = dict[Cell, dict[str, Figures | str]]
 
 
-def plain_table(results: Results, names: Sequence[str]) -> str:
-    """Ratios to ours in float32, eagerly."""
-    chosen = [cell for cell in results if cell.plain]
+def ratio_tables(results: Results, names: Sequence[str]) -> str:
+    """Ratios to ours, a table for each way of calling in which others took part."""
+    ways: dict[tuple[str, ...], list[Cell]] = {}
+    for cell, found in results.items():
+        if cell.plain or set(found) - {OURS, NANO}:
+            ways.setdefault(cell[2:], []).append(cell)
+    tables = []
+    for way, chosen in ways.items():
+        tables += [f"{', '.join(way)}:", _ratios(results, names, chosen)]
+    return "\n\n".join(tables)
+
+
+def _ratios(results: Results, names: Sequence[str], chosen: Sequence[Cell]) -> str:
     header = ["time ÷ ours / memory ÷ ours", *(f"{c.size}² × {c.batch}" for c in chosen)]
     rows = []
     for name in names:
@@ -204,12 +233,12 @@ def plain_table(results: Results, names: Sequence[str]) -> str:
     return table(header, rows)
 
 
-def own_table(results: Results) -> str:
-    """Ours in every cell."""
+def own_table(results: Results, name: str) -> str:
+    """One of ours in every cell."""
     header = ("images", "forward, ms", "both, ms (quartiles)", "pairs per second", "MiB", "÷ eager")
     rows = []
     for cell, found in results.items():
-        ours, plain = found.get(OURS), results.get(cell._replace(**_PLAIN), {}).get(OURS)
+        ours, plain = found.get(name), results.get(cell._replace(**_PLAIN), {}).get(name)
         label = f"{cell.size}² × {cell.batch}, {cell.precision}, {cell.mode}, {cell.layout}"
         if not isinstance(ours, Figures):
             rows.append((label, ours, "", "", "", ""))
@@ -217,8 +246,8 @@ def own_table(results: Results) -> str:
         rows.append(
             (
                 label,
-                f"{ours.forward:.1f}",
-                f"{ours.both:.1f} ({ours.low:.1f}–{ours.high:.1f})",
+                f"{ours.forward:.2f}",
+                f"{ours.both:.2f} ({ours.low:.2f}–{ours.high:.2f})",
                 f"{1000 * cell.batch / ours.both:.0f}",
                 f"{ours.peak:.0f}",
                 f"{ours.both / plain.both:.2f}" if isinstance(plain, Figures) else "–",
@@ -241,7 +270,7 @@ def scaling(results: Results, names: Sequence[str]) -> str:
         ]
         if len({x for x, _ in points}) > 2:
             offset, slope, fit = line(points)
-            rows.append((name, f"{offset:.1f}", f"{slope:.1f}", f"{fit:.3f}"))
+            rows.append((name, f"{offset:.2f}", f"{slope:.2f}", f"{fit:.3f}"))
     return table(("loss", "ms whatever the size", "ms per megapixel", "R²"), rows)
 
 
@@ -271,7 +300,7 @@ def plot(path: Path, results: Results, names: Sequence[str]) -> None:
         )
         if points:
             x, times, peaks = zip(*points, strict=True)
-            style = {"marker": "o", "lw": 2.5 if name == OURS else 1, "label": name}
+            style = {"marker": "o", "lw": 2.5 if name in {OURS, NANO} else 1, "label": name}
             axes[0].plot(x, times, **style)
             axes[1].plot(x, peaks, **style)
     for axis, label in zip(axes, ("ms, forward and backward", "peak MiB"), strict=True):
@@ -311,7 +340,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = [each.name for each in field]
     results: Results = {}
     for cell in cells(parsed):
-        taking_part = field if cell.plain or parsed.all else field[:1]
+        everyone = cell.plain or parsed.all
+        taking_part = [each for each in field if everyone or each.name in {OURS, NANO}]
         results[cell] = measure(taking_part, cell, device, parsed.seconds)
         sys.stderr.write(f"measured {cell}\n")
     product_rate, copy_rate = peaks_of_machine(device)
@@ -324,9 +354,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "Forward and backward, gradient to the image only; medians of interleaved repeats; "
             "ratios above 1 are slower or larger than ours. LPIPS and DISTS: architectures with "
             "random weights.",
-            plain_table(results, names),
-            "Ours:",
-            own_table(results),
+            ratio_tables(results, names),
+            *(part for name in (OURS, NANO) for part in (f"{name}:", own_table(results, name))),
             f"A matrix product reaches {product_rate:.0f} GFLOP/s here and a copy "
             f"{copy_rate:.1f} GB/s. At {largest.size}² × {largest.batch} ours does "
             f"{work / 1e9:.1f} GFLOP at {reached:.0f} GFLOP/s, {reached / product_rate:.0%} of "

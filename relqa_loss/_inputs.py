@@ -245,8 +245,11 @@ def _finish(image: Tensor, on_out_of_range: str) -> Tensor:
 
 
 def _readable(values: Tensor) -> bool:
-    """Whether values can be looked at: not while compiling, exporting, vmapping or faking."""
+    """Whether values can be looked at: not while compiling, exporting, vmapping or faking, nor
+    while a CUDA graph is being captured."""
     if torch.compiler.is_compiling():
+        return False
+    if values.is_cuda and torch.cuda.is_current_stream_capturing():
         return False
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor(values)
     return not (wrapped or values.is_meta or type(values) not in _PLAIN)

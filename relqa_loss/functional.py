@@ -572,7 +572,7 @@ def weighted_values(
         distance: Tensor | None = None
         if map_gain or relational_weight:
             # Constant maps and no distance: nothing to differentiate.
-            wanted = torch.is_grad_enabled() and bool(relational_weight or not detach_maps)
+            wanted = torch.is_grad_enabled() and (True if relational_weight else not detach_maps)
             with torch.set_grad_enabled(wanted):
                 if relational_weight:
                     encoded = encode_reference(network, reference)

@@ -151,7 +151,8 @@ class RelationalLoss(_Loss):
             ``"clamp"`` would cut, so that these keep a gradient.
         on_out_of_range: ``"raise"`` (one synchronisation with the GPU per call), ``"clamp"`` (no
             gradient outside the range) or ``"ignore"`` (for networks with unbounded output).
-            Values are not checked while compiling, exporting or under ``vmap``.
+            Values are not checked while compiling, exporting or capturing a CUDA graph, nor under
+            ``vmap``.
         weights: Name of shipped weights, or path of a ``.safetensors`` file.
 
     Shape:

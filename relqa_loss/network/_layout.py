@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 GRID = 16
 """The coarsest stride; sides are padded to a multiple of it."""
@@ -16,7 +16,8 @@ def padded(image: Tensor) -> Tensor:
     height, width = image.shape[-2:]
     if not torch.compiler.is_compiling() and height % GRID == 0 == width % GRID:
         return image  # padding by nothing would copy
-    return F.pad(image, (0, -width % GRID, 0, -height % GRID))
+    # No remainders of negative numbers: the compiler does not know those of symbols.
+    return F.pad(image, (0, (GRID - width % GRID) % GRID, 0, (GRID - height % GRID) % GRID))
 
 
 def channels_last(image: Tensor) -> Tensor:
@@ -27,6 +28,30 @@ def channels_last(image: Tensor) -> Tensor:
     ``contiguous(memory_format=torch.channels_last)``.
     """
     return image.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+
+def last(image: Tensor) -> Tensor:
+    """N×C×h×w → N×h×w×C, a view."""
+    return image.permute(0, 2, 3, 1)
+
+
+def first(cells: Tensor) -> Tensor:
+    """N×h×w×C → N×C×h×w, a view."""
+    return cells.permute(0, 3, 1, 2)
+
+
+def pointwise(layer: nn.Conv2d, image: Tensor) -> Tensor:
+    """A 1×1 convolution; as a product of matrices it costs less to call."""
+    return first(F.linear(last(image), layer.weight.flatten(1), layer.bias))
+
+
+def sum_blocks(image: Tensor) -> Tensor:
+    """Sums over blocks of 2×2 pixels."""
+    if image.device.type != "cpu" or torch.compiler.is_compiling():
+        return 4 * F.avg_pool2d(image, 2)  # ONNX does not know ``divisor_override``
+    # A fraction of the time of pooling.
+    rows = image[..., ::2, :] + image[..., 1::2, :]
+    return rows[..., ::2] + rows[..., 1::2]
 
 
 def repeated(cells: Tensor, times: int = 2) -> Tensor:
@@ -46,8 +71,27 @@ def space_to_depth(image: Tensor) -> Tensor:
     return pixels.reshape(count, height // 2, width // 2, 4 * channels).permute(0, 3, 1, 2)
 
 
+def depth_to_space(blocks: Tensor) -> Tensor:
+    """Inverse of :func:`space_to_depth`."""
+    count, channels, height, width = blocks.shape
+    rows = blocks.permute(0, 2, 3, 1).reshape(count, height, width, 2, channels // 2)
+    pixels = rows.transpose(2, 3).reshape(count, 2 * height, 2 * width, channels // 4)
+    return pixels.permute(0, 3, 1, 2)
+
+
 def by_position(weight: Tensor) -> Tensor:
     """Weights over channels of ``pixel_unshuffle(…, 2)``, for those of :func:`space_to_depth`."""
     outputs, inputs, *kernel = weight.shape
     grouped = weight.view(outputs, inputs // 4, 4, *kernel)
     return grouped.transpose(1, 2).reshape(weight.shape)
+
+
+def on_pixels(weight: Tensor) -> Tensor:
+    """A kernel over blocks of 2×2 pixels (channels of ``pixel_unshuffle``), as one over pixels.
+
+    O×4·C×k×k → O×C×2k×2k, for a convolution of stride 2; channels beside one another.
+    """
+    outputs, inputs, rows, columns = weight.shape
+    apart = weight.view(outputs, inputs // 4, 2, 2, rows, columns).permute(0, 1, 4, 2, 5, 3)
+    kernel = apart.reshape(outputs, inputs // 4, 2 * rows, 2 * columns)
+    return kernel.contiguous(memory_format=torch.channels_last)

@@ -111,9 +111,10 @@ def explained(error: Tensor, structure: Structure) -> Shares:
     """What derivatives of the reference explain of ``error``, N×3×h×w at stride 4."""
     along = (structure.derivatives * error[:, None]).sum(2)
     products = _around(torch.cat([along, error.square().sum(1, keepdim=True)], 1))
-    energy = products[:, 3:].clamp(min=_NO_ENERGY)
-    white = (structure.whitening * products[:, None, :3]).sum(2) * energy.rsqrt()
-    return Shares(white[:, :2].square().sum(1, keepdim=True), white[:, 2:])
+    products, energy = torch.split(products, [3, 1], 1)
+    white = (structure.whitening * products[:, None]).sum(2)
+    offset, curved = torch.split(white * energy.clamp(min=_NO_ENERGY).rsqrt(), [2, 1], 1)
+    return Shares(offset.square().sum(1, keepdim=True), curved)
 
 
 def _around(products: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ they are on each way (:mod:`~relqa_loss.network.derivatives`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -23,19 +22,26 @@ from torch import Tensor, nn
 from relqa_loss.network._layout import (
     by_position,
     channels_last,
+    first,
+    last,
+    on_pixels,
     padded,
+    pointwise,
     repeated,
-    space_to_depth,
 )
 from relqa_loss.network._lean import (
+    GLARING,
     UNSEEN,
+    BlockKernel,
+    block_conv,
     by_sign,
     frozen_conv,
     mean_error,
     mean_magnitude,
-    onset,
-    saturated_sum,
+    softplus,
 )
+from relqa_loss.network._patches import magnitudes, product, saturated_cells
+from relqa_loss.network._settled import Settling
 from relqa_loss.network.derivatives import Structure, weighed
 from relqa_loss.network.pyramid import PYRAMID_BANDS, PixelPyramid
 
@@ -55,11 +61,11 @@ class _ErrorStage(nn.Module):
 
     def forward(self, error: Tensor, reference: Tensor) -> Tensor:
         error = frozen_conv(error, self.reduce.weight, stride=2)
-        error = error * _bounded(self.gate(reference))
+        error = error * _bounded(pointwise(self.gate, reference))
         return frozen_conv(error, self.mix.weight, padding=1).add_(error)
 
 
-class _FirstStage(nn.Module):
+class _FirstStage(Settling):
     """The step from pixels to stride 2, with a wider view."""
 
     def __init__(self, outputs: int, features: int) -> None:
@@ -69,10 +75,12 @@ class _FirstStage(nn.Module):
         nn.init.kaiming_normal_(self.reduce.weight, nonlinearity="linear")
         _init_gate(self.gate)
 
+    def functions(self) -> tuple[Tensor, ...]:
+        return BlockKernel(on_pixels(self.reduce.weight), by_position(self.reduce.weight))
+
     def forward(self, error: Tensor, reference: Tensor) -> Tensor:
-        weight = by_position(self.reduce.weight)
-        reduced = frozen_conv(space_to_depth(error), weight, padding=1)
-        return reduced * _bounded(self.gate(reference))
+        reduced = block_conv(error, BlockKernel(*self.settled()))
+        return reduced * _bounded(pointwise(self.gate, reference))
 
 
 def _init_gate(gate: nn.Conv2d) -> None:
@@ -86,31 +94,35 @@ def _bounded(gate: Tensor) -> Tensor:
     return (gate / gate.abs().add_(1)).mul_(2)
 
 
-class _Judgement(nn.Module):
+class _Judgement(Settling):
     """Non-negative mixing of magnitudes, visibility from the reference, saturation."""
 
     def __init__(self, signed: int, unsigned: int, width: int, features: int) -> None:
         super().__init__()
+        self.signed = signed
         # Softplus of these: non-negative whatever training does. More and less of a feature, such
         # as gained and lost contrast, weigh differently.
         self.blend = nn.Parameter(torch.randn(width, 2 * signed + unsigned, 1, 1) - 3.0)
         self.visibility = nn.Conv2d(features, width, 1)
         self.weigh = nn.Parameter(torch.full((1, width, 1, 1), -2.0))
 
-    def forward(
-        self, signed: Tensor, unsigned: Tensor, reference: Tensor, coarser: Tensor | None
-    ) -> Tensor:
-        """``N×width×h×w`` visible magnitudes, before saturation."""
-        blend = by_sign(F.softplus(self.blend), signed.shape[1], 1)
-        visible = frozen_conv(torch.cat([signed, signed.abs(), unsigned], 1), blend)
-        if coarser is not None:
-            visible = visible.add_(repeated(coarser))
-        seen = self.visibility(reference).add_(0.5).clamp(min=UNSEEN)
-        return visible * F.softplus(seen)
+    def functions(self) -> tuple[Tensor, ...]:
+        blend = by_sign(F.softplus(self.blend), self.signed, 1)
+        return blend.flatten(1).T.contiguous(), F.softplus(self.weigh).view(-1, 1)
 
-    def density(self, visible: Tensor) -> Tensor:
-        """``N×1×h×w``: the contribution to the distance."""
-        return saturated_sum(visible, F.softplus(self.weigh))
+    def forward(
+        self, error: Tensor, unsigned: Tensor, reference: Tensor, coarser: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """``N×width×h×w`` visible magnitudes, before saturation, and ``N×1×h×w``: what they
+        contribute to the distance."""
+        # Products of matrices, with channels last, cost less to call than convolutions.
+        blend, weigh = self.settled()
+        visible = product(magnitudes(last(error), last(unsigned)), blend)
+        if coarser is not None:
+            visible = visible.add_(last(repeated(coarser)))
+        seen = last(pointwise(self.visibility, reference)).add_(0.5).clamp(UNSEEN, GLARING)
+        visible = visible * softplus(seen)
+        return first(visible), first(saturated_cells(visible, weigh))
 
 
 def _summed(maps: Iterable[Tensor]) -> Tensor:
@@ -172,19 +184,20 @@ class RadialDistance(nn.Module):
         current = self.first(error, features[0])
         del error  # at full resolution, it would show in the peak of memory
         finest = mean_magnitude(current)
-        signed, strides = [], len(self.stages) + 1
+        errors, strides = [], len(self.stages) + 1
         for stage, seen in zip(self.stages, features[1:strides], strict=True):
             current = stage(current, seen)
-            signed.append(onset(current))
+            errors.append(current)
         bands = [channels_last(band) for band in bands]
         unsigned = [torch.cat([bands[0], finest], 1), *bands[1:]]
         plain = _summed(band.sum(1, keepdim=True) for band in reversed(bands))
         densities = []
         visible: Tensor | None = None
         for level in reversed(range(len(self.judgements))):
-            judgement = cast(_Judgement, self.judgements[level])
-            visible = judgement(signed[level], unsigned[level], features[level + 1], visible)
-            densities.append(judgement.density(visible))
+            visible, density = self.judgements[level](
+                errors[level], unsigned[level], features[level + 1], visible
+            )
+            densities.append(density)
         learned = _summed(densities)
         if self.derivatives:
             learned = weighed(learned, smooth, Structure(*features[strides:]))

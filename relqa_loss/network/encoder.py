@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from relqa_loss.network._layout import by_position, space_to_depth
+from relqa_loss.network._layout import by_position, on_pixels
+from relqa_loss.network._lean import BlockKernel, block_conv
+from relqa_loss.network._settled import Settling
 from relqa_loss.network.derivatives import Derivatives
 
 
@@ -34,6 +36,18 @@ CONTRAST = 4.0
 """Brings pixel values around mid-grey to unit variance, where the activations bend."""
 
 
+class _Stem(Settling, nn.Conv2d):
+    """A convolution over blocks of 2×2 pixels."""
+
+    def functions(self) -> tuple[Tensor, ...]:
+        # A power of two: exact, and shorter on the weights than on the pixels.
+        weight = CONTRAST * self.weight
+        return BlockKernel(on_pixels(weight), by_position(weight))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return silu(block_conv(image, BlockKernel(*self.settled()), self.bias))
+
+
 class Encoder(nn.Module):
     """Features of an image, centred on mid-grey, at strides 2, 4, 8 and so on.
 
@@ -45,7 +59,7 @@ class Encoder(nn.Module):
     def __init__(self, widths: Sequence[int], *, derivatives: bool = False) -> None:
         super().__init__()
         self.derivatives = Derivatives() if derivatives else None
-        self.stem = nn.Conv2d(12, widths[0], 3, padding=1)
+        self.stem = _Stem(12, widths[0], 3)
         self.stages = nn.ModuleList(_Stage(inputs, outputs) for inputs, outputs in pairwise(widths))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -57,14 +71,11 @@ class Encoder(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """``N×3×H×W`` (sides divisible by 16) → feature maps, and the structure's tensors."""
-        # A power of two: exact, and shorter on the weights than on the pixels.
-        weight = CONTRAST * by_position(self.stem.weight)
-        features = [silu(F.conv2d(space_to_depth(image), weight, self.stem.bias, padding=1))]
+        features = [self.stem(image)]
         for stage in self.stages:
             features.append(stage(features[-1]))
-        if self.derivatives is not None:
-            features += self.derivatives(image)
-        return tuple(features)
+        structure = () if self.derivatives is None else self.derivatives(image)
+        return (*features, *structure)
 
 
 def silu(values: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from relqa_loss.network._layout import padded
+from relqa_loss.network._layout import last, padded
 from relqa_loss.network._lean import UNSEEN, by_sign
 from relqa_loss.network._patches import (
     SIDE,
@@ -25,15 +25,28 @@ from relqa_loss.network._patches import (
     magnitudes,
     merge,
     mixed,
+    patch_kernel,
     product,
     saturated_cells,
     spread,
-    to_patches,
 )
+from relqa_loss.network._settled import Settling
 from relqa_loss.network.encoder import CONTRAST, silu
 
 _COLOURS = 3
 _PATCH = _COLOURS * SIDE**2
+
+
+class _Stem(Settling, nn.Linear):
+    """A layer on patches of pixels: N×3×H×W → N×H/4×W/4×C."""
+
+    def functions(self) -> tuple[Tensor, ...]:
+        # A power of two: exact, and shorter on the weights than on the pixels.
+        return (patch_kernel(CONTRAST * self.weight),)
+
+    def forward(self, image: Tensor) -> Tensor:
+        (kernel,) = self.settled()
+        return last(F.conv2d(image, kernel, self.bias, stride=SIDE))
 
 
 class PatchEncoder(nn.Module):
@@ -48,7 +61,7 @@ class PatchEncoder(nn.Module):
     def __init__(self, widths: Sequence[int], error_widths: Sequence[int], judged: int) -> None:
         super().__init__()
         self.gates = tuple(error_widths)
-        self.stem = nn.Linear(_PATCH, widths[0])
+        self.stem = _Stem(_PATCH, widths[0])
         self.reduce = nn.ModuleList(
             nn.Linear(4 * before, after) for before, after in pairwise(widths)
         )
@@ -69,8 +82,7 @@ class PatchEncoder(nn.Module):
 
         A pair for each stride, finest first: N×h×w×E in [−2, 2] and N×h×w×J in [0, 1].
         """
-        # A power of two: exact, and shorter on the weights than on the pixels.
-        features = silu(F.linear(to_patches(image), CONTRAST * self.stem.weight, self.stem.bias))
+        features = silu(self.stem(image))
         found: list[Tensor] = []
         for level, head in enumerate(self.heads):
             if level:
@@ -84,7 +96,7 @@ class PatchEncoder(nn.Module):
         return tuple(found)
 
 
-class PatchDistance(nn.Module):
+class PatchDistance(Settling):
     """Density of the distance at stride 4.
 
     Args:
@@ -109,6 +121,15 @@ class PatchDistance(nn.Module):
             for width, plain in zip(widths, (_COLOURS, 0, 0), strict=True)
         )
         self.weigh = nn.ParameterList(torch.full((judged, 1), -2.0) for _ in widths)
+
+    def functions(self) -> tuple[Tensor, ...]:
+        """The first filters' kernel, and for each stride how magnitudes blend and count."""
+        widths = (self.filters.shape[1], *(each.shape[1] for each in self.reduce))
+        blends = (
+            by_sign(F.softplus(blend), width, 0)
+            for blend, width in zip(self.blend, widths, strict=True)
+        )
+        return patch_kernel(self.filters.T), *blends, *(F.softplus(each) for each in self.weigh)
 
     def forward(self, image: Tensor, reference: Tensor, features: Sequence[Tensor]) -> Tensor:
         """Image and reference N×3×H×W → density N×1×H'/4×W'/4 on the padded grid, non-negative.
@@ -136,22 +157,24 @@ class PatchDistance(nn.Module):
         self, image: Tensor, reference: Tensor, features: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Of :meth:`forward`, and the mean error in each patch, N×h×w×1, padded ones included."""
-        current, plain = filtered(padded(image - reference), self.filters)
+        kernel, *others = self.settled()
+        blends, weights = others[: len(self.blend)], others[len(self.blend) :]
+        current, plain = filtered(padded(image - reference), self.filters, kernel)
         judged = []
-        for level, blend in enumerate(self.blend):
+        for level, blend in enumerate(blends):
             if level:
                 current = product(merge(current), self.reduce[level - 1])
             current = current * features[2 * level]
             if level:
                 current = current + mixed(current, self.mix[level - 1])
             sizes = magnitudes(current, None if level else plain)
-            judged.append(product(sizes, by_sign(F.softplus(blend), current.shape[-1], 0)))
+            judged.append(product(sizes, blend))
         visible: Tensor | None = None
         density = plain.new_zeros(())
         for level in reversed(range(len(judged))):
             seen = judged[level] if visible is None else judged[level] + spread(visible)
             visible = seen * features[2 * level + 1]
-            density = density + saturated_cells(visible, F.softplus(self.weigh[level]))
+            density = density + saturated_cells(visible, weights[level])
             density = spread(density) if level else density
         error = plain.mean(-1, keepdim=True)
         density = density + self.floor * error

@@ -16,6 +16,7 @@ from safetensors.torch import save as save_safetensors
 from torch import nn
 
 from relqa_loss._files import write_atomically
+from relqa_loss.network._settled import Settling
 from relqa_loss.network.config import NetworkConfig
 from relqa_loss.network.model import ParityNetwork
 
@@ -144,6 +145,9 @@ def freeze(network: ParityNetwork) -> ParityNetwork:
             delattr(module, name)
             module.register_buffer(name, parameter.detach().clone(), persistent=False)
         module._non_persistent_buffers_set.update(module._buffers)
+    for module in network.modules():
+        if isinstance(module, Settling):
+            module.settle()
     return network.eval()
 
 

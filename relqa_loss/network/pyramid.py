@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from relqa_loss.network._layout import repeated, sum_blocks
 from relqa_loss.network._precision import full_precision
 
 BANDS = 4
@@ -48,7 +49,7 @@ class PixelPyramid(nn.Module):
         at full resolution those would take most of the time.
         """
         matrix = self.opponent.to(image.dtype)
-        return _mixed(matrix, _coarser(_sum_blocks(image).mul_(0.25)).contiguous())
+        return _mixed(matrix, _coarser(sum_blocks(image).mul_(0.25), 1).contiguous())
 
     def forward(self, difference: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Magnitudes of the bands, and the smooth difference that the bands below stride 4 leave.
@@ -71,22 +72,23 @@ class _Bands(Function):
         current = _mixed(matrix, difference)
         bands, signs = [], []
         for level in range(BANDS):
+            coarse = _coarser(current, level)
+            buffer = _up(coarse, level)
+            if level < _GATHER:
+                band = current.sub_(buffer)
+                # The same buffer again: new memory costs more than arithmetic.
+                bands.append(_gathered(buffer.copy_(band).abs_(), level))
+            else:
+                band = current - buffer
+                bands.append(band.abs())
             if level == _GATHER:
-                smooth = current.clone()
-            coarse = _coarser(current) if level < _GATHER else _pooled(current)
-            # One buffer is what would be there, then its magnitude: new memory costs more than
-            # arithmetic.
-            buffer = _up(coarse)
-            band = current.sub_(buffer)
-            magnitude = buffer.copy_(band).abs_()
-            for _ in range(_GATHER - level):
-                magnitude = _sum_blocks(magnitude).mul_(0.25)
-            bands.append(magnitude)
+                smooth = current
             signs.append(band.sign_().to(torch.int8))
             current = coarse
         signs.append(current.sign().to(torch.int8))
         fine = torch.cat(bands[: _GATHER + 1], 1)
-        return (fine, bands[-1], current.abs_(), smooth, *signs)
+        # No output is what a step in place left: compiled by PyTorch 2.11, such have no gradient.
+        return (fine, bands[-1], current.abs(), smooth, *signs)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, ...]) -> None:
@@ -102,12 +104,8 @@ class _Bands(Function):
         grads = [*torch.split(fine, fine.shape[1] // (_GATHER + 1), 1), middle]
         grad = rest * signs[-1]
         for level in reversed(range(BANDS)):
-            band = grads[level]
-            for _halving in range(_GATHER - level):
-                band = _up(0.25 * band)
-            band = band * signs[level]
-            adjoint = _coarser_adjoint if level < _GATHER else _pooled_adjoint
-            grad = band + adjoint(grad - _sum_blocks(band))
+            band = _gathered_adjoint(grads[level], level) * signs[level]
+            grad = band + _coarser_adjoint(grad - sum_blocks(band), level)
             if level == _GATHER:
                 grad.add_(smooth)
         return _mixed(matrix.T, grad), None
@@ -125,32 +123,33 @@ def _mixed(matrix: Tensor, image: Tensor) -> Tensor:
 _GATHER = 2  # the bands at strides 1, 2 and 4 meet on the grid of the last
 
 
-def _coarser(image: Tensor) -> Tensor:
-    """Half the resolution, by means over 4×4 pixels.
+def _many(image: Tensor, level: int) -> bool:
+    """Whether pixels take longer than calls: at the finest levels, on a CPU.
+
+    There, sums of slices take a fraction of the time of pooling. A compiler joins calls.
+    """
+    return level < _GATHER and image.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _coarser(image: Tensor, level: int) -> Tensor:
+    """Half the resolution of this level, by means over 4×4 pixels.
 
     Windows overlap so that no period of the grid goes unseen at the next level. At the border
     the mean is over what there is, so that constants stay constant.
     """
-    # As :func:`_pooled`; where pixels are many, for a fraction of its time.
-    blocks = _sum_blocks(F.pad(image, (1, 1, 1, 1)))
+    if not _many(image, level):
+        return F.avg_pool2d(image, 4, 2, 1, count_include_pad=False)
+    blocks = sum_blocks(F.pad(image, (1, 1, 1, 1)))
     rows = blocks[..., :-1, :] + blocks[..., 1:, :]
     return _means(rows[..., :-1] + rows[..., 1:])
 
 
-def _coarser_adjoint(grad: Tensor) -> Tensor:
-    """The transpose of :func:`_coarser`; overwrites ``grad``."""
-    grad = F.pad(_means(grad), (1, 1, 1, 1))
-    rows = grad[..., :-1, :] + grad[..., 1:, :]
-    return _up(rows[..., :-1] + rows[..., 1:])[..., 1:-1, 1:-1]
-
-
-def _pooled(image: Tensor) -> Tensor:
-    """:func:`_coarser` in one call; where pixels are few, calls are what takes time."""
-    return F.avg_pool2d(image, 4, 2, 1, count_include_pad=False)
-
-
-def _pooled_adjoint(grad: Tensor) -> Tensor:
-    """The transpose of :func:`_pooled`."""
+def _coarser_adjoint(grad: Tensor, level: int) -> Tensor:
+    """The transpose of :func:`_coarser`; may overwrite ``grad``."""
+    if _many(grad, level):
+        grad = F.pad(_means(grad), (1, 1, 1, 1))
+        rows = grad[..., :-1, :] + grad[..., 1:, :]
+        return _up(rows[..., :-1] + rows[..., 1:], level)[..., 1:-1, 1:-1]
     height, width = grad.shape[-2:]
     like = grad.new_empty(()).expand(*grad.shape[:-2], 2 * height, 2 * width)
     result: Tensor = torch.ops.aten.avg_pool2d_backward(
@@ -159,25 +158,39 @@ def _pooled_adjoint(grad: Tensor) -> Tensor:
     return result
 
 
-def _sum_blocks(image: Tensor) -> Tensor:
-    """Sums over blocks of 2×2: ``4 * avg_pool2d(image, 2)``, for a fraction of its time."""
-    rows = image[..., ::2, :] + image[..., 1::2, :]
-    return rows[..., ::2] + rows[..., 1::2]
+def _up(image: Tensor, level: int, times: int = 2) -> Tensor:
+    """``times`` the resolution by repetition, up to that of this level."""
+    if not _many(image, level):
+        return repeated(image, times)
+    # For half the time of ``interpolate``.
+    return image.repeat_interleave(times, -1).repeat_interleave(times, -2)
 
 
-def _up(image: Tensor) -> Tensor:
-    """Twice the resolution by repetition, for half the time of ``interpolate``."""
-    return image.repeat_interleave(2, -1).repeat_interleave(2, -2)
+def _gathered(image: Tensor, level: int) -> Tensor:
+    """Means over blocks, from a finer level down to the grid where bands meet."""
+    halvings = _GATHER - level
+    for _ in range(halvings):
+        image = sum_blocks(image)
+    return image.mul_(0.25**halvings)
+
+
+def _gathered_adjoint(grad: Tensor, level: int) -> Tensor:
+    """The transpose of :func:`_gathered`."""
+    halvings = _GATHER - level
+    return _up(0.25**halvings * grad, level, 2**halvings) if halvings > 0 else grad
 
 
 def _means(sums: Tensor) -> Tensor:
     """Sums over windows, as means over what each window has inside; in place."""
     sums.mul_(1 / 16)
-    for side in (-1, -2):
-        size = sums.shape[side]
-        if size == 1:
-            sums.mul_(2.0)  # two of the only window's four rows are inside
-        else:  # three at either end
-            sums.narrow(side, 0, 1).mul_(4 / 3)
-            sums.narrow(side, size - 1, 1).mul_(4 / 3)
+    height, width = sums.shape[-2:]
+    # Three of four rows are inside at either end; two, if there is but one window.
+    if height == 1:
+        sums.mul_(2.0)
+    else:
+        sums[..., :: height - 1, :].mul_(4 / 3)
+    if width == 1:
+        sums.mul_(2.0)
+    else:
+        sums[..., :: width - 1].mul_(4 / 3)
     return sums

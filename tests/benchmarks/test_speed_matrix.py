@@ -65,7 +65,7 @@ def test_a_contender_that_fails_is_named_and_left_out(matrix) -> None:  # type: 
     cell = matrix.Cell(32, 1)
     results = {cell: matrix.measure(field, cell, torch.device("cpu"), 0.01)}
     assert results[cell]["other"] == "too small"
-    page = matrix.plain_table(results, [matrix.OURS, "other"])
+    page = matrix.ratio_tables(results, [matrix.OURS, "other"])
     assert "| other | – |" in page
     assert "1.00 / 1.00" in page
 

@@ -10,16 +10,26 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relqa_loss import RelationalLoss, load_pretrained
-from relqa_loss.network._layout import by_position, space_to_depth
+from relqa_loss.network._layout import (
+    by_position,
+    depth_to_space,
+    first,
+    last,
+    on_pixels,
+    space_to_depth,
+)
 from relqa_loss.network._lean import (
+    GLARING,
     LEAK,
     ONSET,
+    UNSEEN,
+    BlockKernel,
+    block_conv,
     channel_error,
     frozen_conv,
     mean_error,
     mean_magnitude,
-    onset,
-    saturated_sum,
+    softplus,
 )
 from relqa_loss.network._patches import (
     filtered,
@@ -27,6 +37,7 @@ from relqa_loss.network._patches import (
     magnitudes,
     merge,
     mixed,
+    patch_kernel,
     product,
     saturated_cells,
     spread,
@@ -40,6 +51,10 @@ WEIGHTS = torch.rand(1, 6, 1, 1, generator=torch.Generator().manual_seed(1)).dou
 
 KERNEL = torch.randn(4, 6, 3, 3, generator=torch.Generator().manual_seed(3)).double()
 FILTERS = torch.randn(48, 5, generator=torch.Generator().manual_seed(4)).double()
+PATCHES = patch_kernel(FILTERS.T)
+PIXELS = torch.randn(5, 12, 3, 3, generator=torch.Generator().manual_seed(5)).double()
+BIAS = torch.rand(5, generator=torch.Generator().manual_seed(6)).double()
+BLOCKS = BlockKernel(on_pixels(PIXELS), by_position(PIXELS))
 TARGET = torch.zeros((), dtype=torch.float64)
 
 
@@ -77,33 +92,26 @@ def plain_smooth(image: Tensor, *, first: int = 4) -> Tensor:
     return current
 
 
-def last(image: Tensor) -> Tensor:
-    """N×C×h×w → N×h×w×C."""
-    return image.permute(0, 2, 3, 1)
-
-
-def first(cells: Tensor) -> Tensor:
-    return cells.permute(0, 3, 1, 2)
-
-
 def plain_magnitudes(error: Tensor) -> Tensor:
     signed = plain_onset(error[:, :4])
     return torch.cat([signed, signed.abs(), error[:, 4:]], 1)
 
 
 CASES = {
-    "onset": (onset, plain_onset, 6),
     "mean magnitude": (
         mean_magnitude,
         lambda error: F.avg_pool2d(plain_onset(error).abs(), 2),
         6,
     ),
-    "saturated sum": (lambda error: saturated_sum(error.abs(), WEIGHTS),
-                      lambda error: plain_sum(error.abs()), 6),
     "frozen convolution": (lambda error: frozen_conv(error, KERNEL, padding=1),
                            lambda error: F.conv2d(error, KERNEL, padding=1), 6),
     "frozen reduction": (lambda error: frozen_conv(error, KERNEL[..., 1:, 1:], stride=2),
                          lambda error: F.conv2d(error, KERNEL[..., 1:, 1:], stride=2), 6),
+    "frozen convolution of blocks": (
+        lambda image: block_conv(image, BLOCKS, BIAS),
+        lambda image: F.conv2d(F.pixel_unshuffle(image, 2), PIXELS, BIAS, padding=1),
+        3,
+    ),
     "channel error": (lambda error: channel_error(error, TARGET),
                       lambda error: (error - TARGET).abs().mean(1, keepdim=True), 3),
     "mean error": (lambda error: mean_error(error, TARGET),
@@ -113,12 +121,12 @@ CASES = {
     "smooth image": (lambda image: PixelPyramid().double().smooth(image),
                      lambda image: plain_smooth(image, first=2), 3),
     "frozen patch filters": (
-        lambda error: first(filtered(error, FILTERS)[0]),
+        lambda error: first(filtered(error, FILTERS, PATCHES)[0]),
         lambda error: F.conv2d(error, FILTERS.T.reshape(5, 3, 4, 4), stride=4),
         3,
     ),
     "colours of patches": (
-        lambda error: first(filtered(error, FILTERS)[1]),
+        lambda error: first(filtered(error, FILTERS, PATCHES)[1]),
         lambda error: F.avg_pool2d(error.abs(), 4),
         3,
     ),
@@ -211,22 +219,18 @@ def test_no_gradient_at_zero(name: str) -> None:
 
 
 def test_weights_of_the_sum_learn() -> None:
-    visible = sample(6).abs()
-    assert torch.autograd.gradcheck(
-        lambda weights: saturated_sum(visible, weights), WEIGHTS.clone().requires_grad_()
-    )
-    cells, weights = last(visible), WEIGHTS.view(6, 1).clone().requires_grad_()
+    cells, weights = last(sample(6).abs()), WEIGHTS.view(6, 1).clone().requires_grad_()
     assert torch.autograd.gradcheck(lambda weights: saturated_cells(cells, weights), weights)
 
 
 def test_patches_that_learn_give_the_same() -> None:
     error, learned = sample(3), FILTERS.clone().requires_grad_()
-    torch.testing.assert_close(filtered(error, learned), filtered(error, FILTERS))
+    torch.testing.assert_close(filtered(error, learned, PATCHES), filtered(error, FILTERS, PATCHES))
     cells, kernel = last(sample(6)), KERNEL.clone().requires_grad_()
     torch.testing.assert_close(mixed(cells, kernel), mixed(cells, KERNEL))
     layer = FILTERS[:6].clone().requires_grad_()
     torch.testing.assert_close(product(cells, layer), product(cells, FILTERS[:6]))
-    found = filtered(error, learned)[0], mixed(cells, kernel), product(cells, layer)
+    found = filtered(error, learned, PATCHES)[0], mixed(cells, kernel), product(cells, layer)
     for value, weight in zip(found, (learned, kernel, layer), strict=True):
         value.square().sum().backward()
         assert weight.grad is not None
@@ -253,6 +257,16 @@ def test_backward_pass_under_autocast_is_in_full_precision() -> None:
     assert torch.equal(*grads)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_softplus_over_its_range(dtype: torch.dtype) -> None:
+    logits = torch.linspace(UNSEEN, GLARING, 10001, dtype=dtype)
+    torch.testing.assert_close(softplus(logits.clone()), F.softplus(logits), rtol=1e-6, atol=2e-7)
+    learned = logits.clone().requires_grad_()
+    softplus(learned).sum().backward()
+    assert learned.grad is not None
+    torch.testing.assert_close(learned.grad, torch.sigmoid(logits))
+
+
 def test_space_to_depth_is_pixel_unshuffle_in_another_order() -> None:
     image = sample(3)
     weight = torch.randn(5, 12, 3, 3, generator=torch.Generator().manual_seed(3)).double()
@@ -260,6 +274,7 @@ def test_space_to_depth_is_pixel_unshuffle_in_another_order() -> None:
     found = F.conv2d(space_to_depth(image), by_position(weight), padding=1)
     torch.testing.assert_close(found, wanted)
     assert space_to_depth(image).is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(depth_to_space(space_to_depth(image)), image)
 
 
 def test_convolutions_that_learn_get_their_gradient() -> None:

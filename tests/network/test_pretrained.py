@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from relqa_loss import RelationalLoss, relational_distance
 from relqa_loss.network import (
@@ -48,6 +49,22 @@ def test_shipped_weights_load_frozen() -> None:
     assert network.state_dict() == {}
     assert not any(part.training for part in network.modules())
     assert network.floor > 0
+
+
+@pytest.mark.parametrize("name", ["relqa-base", "relqa-nano"])
+def test_what_is_settled_when_frozen_is_what_the_weights_say(name: str) -> None:
+    record = find_weights(name)
+    frozen, free = load_pretrained(name).double(), ParityNetwork(record.config)
+    free.load_state_dict(load_file(record.path))
+    free.double()
+    preds, target = torch.rand(2, 2, 3, 48, 64, generator=torch.Generator().manual_seed(0)).double()
+    preds.requires_grad_()
+    values, grads = [], []
+    for network in (frozen, free):
+        values.append(network.distance(network.encode(target), preds))
+        grads += torch.autograd.grad(values[-1].sum(), preds)
+    torch.testing.assert_close(*values, rtol=1e-6, atol=0)
+    torch.testing.assert_close(*grads, rtol=1e-5, atol=1e-8)
 
 
 def test_version_names_the_hash() -> None:
