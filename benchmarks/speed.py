@@ -2,8 +2,9 @@
 
     python benchmarks/speed.py [--sizes 256 512] [--repeats 15] [--threads N] [--device cuda]
 
-The gradient goes to the image alone, as in training a network. Repeats are interleaved, so that a
-busy moment of the machine hits every contender alike. LPIPS and DISTS stand for their
+The gradient goes to the image alone, as in training a network. Repeats are interleaved, in an
+order drawn anew each time, so that busy moments of the machine and what the largest contender
+leaves of caches and memory hit every contender alike. LPIPS and DISTS stand for their
 architectures, with random weights: time and memory do not depend on the weights' values, and
 nothing needs to be downloaded. Needs the extra ``bench``.
 """
@@ -13,12 +14,13 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import random
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from _common import command, provenance, table
@@ -26,6 +28,8 @@ from _contenders import OURS, Contender, Loss, contenders
 from torch import Tensor
 
 from relqa_loss.network import find_weights
+
+T = TypeVar("T")
 
 
 class Measured(NamedTuple):
@@ -98,10 +102,19 @@ def measure(
     target = target.to(device)
     memory = {each.name: peak_memory(each.loss, preds, target) for each in field}  # warms up, too
     times: dict[str, list[float]] = {each.name: [] for each in field}
-    for _ in range(repeats):
-        for each in field:
-            times[each.name].append(milliseconds(each.loss, preds, target))
+    for each in shuffled(field, repeats):
+        times[each.name].append(milliseconds(each.loss, preds, target))
     return {each.name: Measured(times[each.name], memory[each.name]) for each in field}
+
+
+def shuffled(field: Sequence[T], repeats: int) -> Iterator[T]:
+    """All of ``field``, over and over, in another order each time.
+
+    In one order, one of them would always find memory and caches as the largest has left them.
+    """
+    generator = random.Random(0)
+    for _ in range(repeats):
+        yield from generator.sample(field, len(field))
 
 
 def spread(values: Sequence[float]) -> str:

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from _common import command, provenance, table
 from _contenders import NANO, OURS, Contender, contenders, further_contenders
-from speed import peak_memory
+from speed import peak_memory, shuffled
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -150,10 +150,9 @@ def measure(
         ready.append((each.name, *calls))
     repeats = max(3, min(_MOST, int(1000 * seconds / max(slowest, 1e-3))))
     times: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name, *_ in ready}
-    for _ in range(repeats):
-        for name, forward, both in ready:
-            times[name][0].append(timed(forward, device))
-            times[name][1].append(timed(both, device))
+    for name, forward, both in shuffled(ready, repeats):
+        times[name][0].append(timed(forward, device))
+        times[name][1].append(timed(both, device))
     for name, (ahead, whole) in times.items():
         low, middle, high = statistics.quantiles(whole, n=4, method="inclusive")
         found[name] = Figures(statistics.median(ahead), middle, low, high, peaks[name])

@@ -75,3 +75,15 @@ def test_ratios_are_against_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [line.split(" | ") for line in speed.report(field, results).splitlines()]
     assert rows[2][2:4] == ["1.00", "1.00"]
     assert rows[3][2:4] == ["3.00", "0.50"]
+
+
+def test_nobody_always_comes_after_the_same_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    pytest.importorskip("piq")
+    from speed import shuffled
+
+    order = list(shuffled("abcd", 40))
+    assert all(sorted(order[start : start + 4]) == list("abcd") for start in range(0, 160, 4))
+    before = {name: {order[i - 1] for i in range(1, 160) if order[i] == name} for name in "abcd"}
+    assert all(len(found) >= 3 for found in before.values())
+    assert order == list(shuffled("abcd", 40))
