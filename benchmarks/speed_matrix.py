@@ -36,6 +36,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from relqa_loss.network import find_weights
 
 HEAVY = ("LPIPS-VGG architecture", "DISTS architecture")
+_OWN = (OURS, NANO)
 _MOST = 15  # repeats
 
 
@@ -209,7 +210,7 @@ def ratio_tables(results: Results, names: Sequence[str]) -> str:
     """Ratios to ours, a table for each way of calling in which others took part."""
     ways: dict[tuple[str, ...], list[Cell]] = {}
     for cell, found in results.items():
-        if cell.plain or set(found) - {OURS, NANO}:
+        if cell.plain or set(found).difference(_OWN):
             ways.setdefault(cell[2:], []).append(cell)
     tables = []
     for way, chosen in ways.items():
@@ -299,7 +300,7 @@ def plot(path: Path, results: Results, names: Sequence[str]) -> None:
         )
         if points:
             x, times, peaks = zip(*points, strict=True)
-            style = {"marker": "o", "lw": 2.5 if name in {OURS, NANO} else 1, "label": name}
+            style = {"marker": "o", "lw": 2.5 if name in _OWN else 1, "label": name}
             axes[0].plot(x, times, **style)
             axes[1].plot(x, peaks, **style)
     for axis, label in zip(axes, ("ms, forward and backward", "peak MiB"), strict=True):
@@ -340,7 +341,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results: Results = {}
     for cell in cells(parsed):
         everyone = cell.plain or parsed.all
-        taking_part = [each for each in field if everyone or each.name in {OURS, NANO}]
+        taking_part = [each for each in field if everyone or each.name in _OWN]
         results[cell] = measure(taking_part, cell, device, parsed.seconds)
         sys.stderr.write(f"measured {cell}\n")
     product_rate, copy_rate = peaks_of_machine(device)
@@ -354,7 +355,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "ratios above 1 are slower or larger than ours. LPIPS and DISTS: architectures with "
             "random weights.",
             ratio_tables(results, names),
-            *(part for name in (OURS, NANO) for part in (f"{name}:", own_table(results, name))),
+            *(part for name in _OWN for part in (f"{name}:", own_table(results, name))),
             f"A matrix product reaches {product_rate:.0f} GFLOP/s here and a copy "
             f"{copy_rate:.1f} GB/s. At {largest.size}² × {largest.batch} ours does "
             f"{work / 1e9:.1f} GFLOP at {reached:.0f} GFLOP/s, {reached / product_rate:.0%} of "

@@ -27,7 +27,7 @@ def channels_last(image: Tensor) -> Tensor:
     each other in an operation are the slowest. By permutation, since ``torch.vmap`` does not know
     ``contiguous(memory_format=torch.channels_last)``.
     """
-    return image.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    return first(last(image).contiguous())
 
 
 def last(image: Tensor) -> Tensor:
@@ -45,9 +45,15 @@ def pointwise(layer: nn.Conv2d, image: Tensor) -> Tensor:
     return first(F.linear(last(image), layer.weight.flatten(1), layer.bias))
 
 
+def one_by_one_on_a_cpu(values: Tensor) -> bool:
+    """Whether a few quick calls are better than a slow one: a GPU is slow to call, and a compiler
+    joins calls by itself."""
+    return values.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def sum_blocks(image: Tensor) -> Tensor:
     """Sums over blocks of 2×2 pixels."""
-    if image.device.type != "cpu" or torch.compiler.is_compiling():
+    if not one_by_one_on_a_cpu(image):
         return 4 * F.avg_pool2d(image, 2)  # ONNX does not know ``divisor_override``
     # A fraction of the time of pooling.
     rows = image[..., ::2, :] + image[..., 1::2, :]

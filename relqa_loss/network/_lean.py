@@ -15,7 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from relqa_loss.network._layout import depth_to_space, space_to_depth
+from relqa_loss.network._layout import (
+    by_position,
+    depth_to_space,
+    on_pixels,
+    one_by_one_on_a_cpu,
+    space_to_depth,
+)
 from relqa_loss.network._precision import full_precision
 
 # Within the functions the first two are literals: by name they would be inputs of a graph compiled
@@ -59,6 +65,11 @@ class BlockKernel(NamedTuple):
     blocks: Tensor
     """By :func:`~relqa_loss.network._layout.by_position`."""
 
+    @classmethod
+    def of(cls, weight: Tensor) -> BlockKernel:
+        """Both forms of weights over channels of ``pixel_unshuffle``, O×4·C×3×3."""
+        return cls(on_pixels(weight), by_position(weight))
+
 
 def block_conv(image: Tensor, kernel: BlockKernel, bias: Tensor | None = None) -> Tensor:
     """A 3×3 convolution over blocks of 2×2 pixels, N×C×H×W → N×O×H/2×W/2.
@@ -76,7 +87,7 @@ def softplus(logits: Tensor) -> Tensor:
 
     Overwrites ``logits`` if no gradient is asked for; a CPU then takes a quarter of the time.
     """
-    if logits.requires_grad or logits.device.type != "cpu" or torch.compiler.is_compiling():
+    if logits.requires_grad or not one_by_one_on_a_cpu(logits):
         return F.softplus(logits)
     return logits.exp_().add_(1).log_()
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from relqa_loss.network._layout import last, sum_blocks
+from relqa_loss.network._layout import first, last, sum_blocks
 from relqa_loss.network._lean import saturate, saturation_slope, slope
 from relqa_loss.network._precision import full_precision
 
@@ -113,7 +113,7 @@ def saturated_cells(visible: Tensor, weights: Tensor) -> Tensor:
 
 
 def _convolved(cells: Tensor, weight: Tensor) -> Tensor:
-    return F.conv2d(cells.permute(0, 3, 1, 2), weight, padding=1).permute(0, 2, 3, 1)
+    return last(F.conv2d(first(cells), weight, padding=1))
 
 
 class _Spread(Function):

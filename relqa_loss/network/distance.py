@@ -20,11 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relqa_loss.network._layout import (
-    by_position,
     channels_last,
     first,
     last,
-    on_pixels,
     padded,
     pointwise,
     repeated,
@@ -76,7 +74,7 @@ class _FirstStage(Settling):
         _init_gate(self.gate)
 
     def functions(self) -> tuple[Tensor, ...]:
-        return BlockKernel(on_pixels(self.reduce.weight), by_position(self.reduce.weight))
+        return BlockKernel.of(self.reduce.weight)
 
     def forward(self, error: Tensor, reference: Tensor) -> Tensor:
         reduced = block_conv(error, BlockKernel(*self.settled()))

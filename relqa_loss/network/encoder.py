@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from relqa_loss.network._layout import by_position, on_pixels
 from relqa_loss.network._lean import BlockKernel, block_conv
 from relqa_loss.network._settled import Settling
 from relqa_loss.network.derivatives import Derivatives
@@ -41,8 +40,7 @@ class _Stem(Settling, nn.Conv2d):
 
     def functions(self) -> tuple[Tensor, ...]:
         # A power of two: exact, and shorter on the weights than on the pixels.
-        weight = CONTRAST * self.weight
-        return BlockKernel(on_pixels(weight), by_position(weight))
+        return BlockKernel.of(CONTRAST * self.weight)
 
     def forward(self, image: Tensor) -> Tensor:
         return silu(block_conv(image, BlockKernel(*self.settled()), self.bias))

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from relqa_loss.network._layout import last, padded
+from relqa_loss.network._layout import first, last, padded
 from relqa_loss.network._lean import UNSEEN, by_sign
 from relqa_loss.network._patches import (
     SIDE,
@@ -178,7 +178,7 @@ class PatchDistance(Settling):
             density = spread(density) if level else density
         error = plain.mean(-1, keepdim=True)
         density = density + self.floor * error
-        return density.permute(0, 3, 1, 2), error
+        return first(density), error
 
     def plain(self, image: Tensor, reference: Tensor) -> Tensor:
         """The part of the density's mean that no weight can change, of shape N."""

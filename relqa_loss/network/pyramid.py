@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from relqa_loss.network._layout import repeated, sum_blocks
+from relqa_loss.network._layout import one_by_one_on_a_cpu, repeated, sum_blocks
 from relqa_loss.network._precision import full_precision
 
 BANDS = 4
@@ -126,9 +126,9 @@ _GATHER = 2  # the bands at strides 1, 2 and 4 meet on the grid of the last
 def _many(image: Tensor, level: int) -> bool:
     """Whether pixels take longer than calls: at the finest levels, on a CPU.
 
-    There, sums of slices take a fraction of the time of pooling. A compiler joins calls.
+    There, sums of slices take a fraction of the time of pooling.
     """
-    return level < _GATHER and image.device.type == "cpu" and not torch.compiler.is_compiling()
+    return level < _GATHER and one_by_one_on_a_cpu(image)
 
 
 def _coarser(image: Tensor, level: int) -> Tensor:
@@ -183,14 +183,9 @@ def _gathered_adjoint(grad: Tensor, level: int) -> Tensor:
 def _means(sums: Tensor) -> Tensor:
     """Sums over windows, as means over what each window has inside; in place."""
     sums.mul_(1 / 16)
-    height, width = sums.shape[-2:]
-    # Three of four rows are inside at either end; two, if there is but one window.
-    if height == 1:
-        sums.mul_(2.0)
-    else:
-        sums[..., :: height - 1, :].mul_(4 / 3)
-    if width == 1:
-        sums.mul_(2.0)
-    else:
-        sums[..., :: width - 1].mul_(4 / 3)
+    for side in (-1, -2):
+        size = sums.shape[side]
+        ends = sums.transpose(side, -1)[..., :: max(1, size - 1)]
+        # Three of four rows are inside at either end; two, if there is but one window.
+        ends.mul_(2.0 if size == 1 else 4 / 3)
     return sums
