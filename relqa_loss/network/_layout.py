@@ -51,6 +51,26 @@ def one_by_one_on_a_cpu(values: Tensor) -> bool:
     return values.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
+def overwritable(values: Tensor, *others: Tensor) -> bool:
+    """Whether steps in place on ``values`` are right and pay: nothing of them is kept for a
+    gradient, no vmap is mapping ``others`` alone, and new memory takes time."""
+    return (
+        one_by_one_on_a_cpu(values)
+        and not torch.is_grad_enabled()
+        and not any(map(torch._C._functorch.is_batchedtensor, others))
+    )
+
+
+def plus(values: Tensor, others: Tensor) -> Tensor:
+    """Their sum; may overwrite ``values``."""
+    return values.add_(others) if overwritable(values, others) else values + others
+
+
+def times(values: Tensor, others: Tensor) -> Tensor:
+    """Their product; may overwrite ``values``."""
+    return values.mul_(others) if overwritable(values, others) else values * others
+
+
 def sum_blocks(image: Tensor) -> Tensor:
     """Sums over blocks of 2×2 pixels."""
     if not one_by_one_on_a_cpu(image):

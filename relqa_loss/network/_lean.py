@@ -20,7 +20,9 @@ from relqa_loss.network._layout import (
     depth_to_space,
     on_pixels,
     one_by_one_on_a_cpu,
+    overwritable,
     space_to_depth,
+    times,
 )
 from relqa_loss.network._precision import full_precision
 
@@ -213,12 +215,15 @@ class _MeanMagnitude(Function):
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (error,) = ctx.saved_tensors
         spread = F.interpolate(0.25 * grad, scale_factor=2.0, mode="nearest")
-        return torch.copysign(slope(error), error) * spread
+        return times(times(slope(error), error.sign()), spread)
 
 
 def slope(error: Tensor) -> Tensor:
-    """Derivative of the onset: 1 − (a / (|e| + a))²."""
+    """Derivative of the onset: 1 − (a / (|e| + a))²; a new tensor."""
     # Exactly 0 at 0: the unit is a before anything is rounded.
-    one = error.new_ones(())
-    rest = torch.add(one, error.abs(), alpha=10.0).reciprocal_()
+    one, rest = error.new_ones(()), error.abs()
+    if overwritable(rest):
+        torch.add(one, rest, alpha=10.0, out=rest).reciprocal_()
+        return torch.addcmul(one, rest, rest, value=-1, out=rest)
+    rest = torch.add(one, rest, alpha=10.0).reciprocal_()
     return torch.addcmul(one, rest, rest, value=-1)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from relqa_loss.network._layout import first, last, sum_blocks
+from relqa_loss.network._layout import first, last, plus, sum_blocks, times
 from relqa_loss.network._lean import saturate, saturation_slope, slope
 from relqa_loss.network._precision import full_precision
 
@@ -99,6 +99,15 @@ def magnitudes(error: Tensor, plain: Tensor | None = None) -> Tensor:
     The onset is that of :func:`~relqa_loss.network._lean.mean_magnitude`.
     """
     result: Tensor = _Magnitudes.apply(error, plain)
+    return result
+
+
+def blended(error: Tensor, plain: Tensor | None, weight: Tensor) -> Tensor:
+    """``product(magnitudes(error, plain), weight)``, whose wide middle is not put together unless
+    the weights are being learned."""
+    if weight.requires_grad:
+        return product(magnitudes(error, plain), weight)
+    result: Tensor = _Blended.apply(error, plain, weight)
     return result
 
 
@@ -207,8 +216,7 @@ class _Magnitudes(Function):
 
     @staticmethod
     def forward(error: Tensor, plain: Tensor | None) -> Tensor:
-        magnitude = error.abs()
-        signed = (magnitude + 0.1).reciprocal_().mul_(magnitude).mul_(error)
+        signed = _onset(error)
         parts = [signed, signed.abs()]
         return torch.cat(parts if plain is None else [*parts, plain], -1)
 
@@ -222,8 +230,49 @@ class _Magnitudes(Function):
         (error,) = ctx.saved_tensors
         channels = error.shape[-1]
         signed, unsigned = grad[..., :channels], grad[..., channels : 2 * channels]
-        to_error = (unsigned * error.sign() + signed) * slope(error)
+        to_error = times(plus(unsigned * error.sign(), signed), slope(error))
         return to_error, grad[..., 2 * channels :] if ctx.plain else None
+
+
+class _Blended(Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(error: Tensor, plain: Tensor | None, weight: Tensor) -> Tensor:
+        of_signed, of_size, of_plain = _parts(weight, error.shape[-1])
+        signed = _onset(error)
+        result = signed.flatten(0, -2) @ of_signed
+        result = torch.addmm(result, signed.abs_().flatten(0, -2), of_size)
+        if plain is not None:
+            result = torch.addmm(result, plain.flatten(0, -2), of_plain)
+        return result.view(*error.shape[:-1], -1)
+
+    @staticmethod
+    def setup_context(
+        ctx: Any, inputs: tuple[Tensor, Tensor | None, Tensor], output: Tensor
+    ) -> None:
+        error, plain, weight = inputs
+        ctx.save_for_backward(error, weight)
+        ctx.plain = plain is not None
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        error, weight = ctx.saved_tensors
+        of_signed, of_size, of_plain = _parts(weight, error.shape[-1])
+        with full_precision(grad):
+            to_error = times(grad @ of_size.T, error.sign())
+            to_error = times(plus(to_error, grad @ of_signed.T), slope(error))
+            return to_error, grad @ of_plain.T if ctx.plain else None, None
+
+
+def _parts(weight: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the blend: for signed features, for their magnitudes, and for plain errors."""
+    return weight[:channels], weight[channels : 2 * channels], weight[2 * channels :]
+
+
+def _onset(error: Tensor) -> Tensor:
+    magnitude = error.abs()
+    return (magnitude + 0.1).reciprocal_().mul_(magnitude).mul_(error)
 
 
 class _SaturatedCells(Function):

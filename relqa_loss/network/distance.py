@@ -31,14 +31,13 @@ from relqa_loss.network._lean import (
     GLARING,
     UNSEEN,
     BlockKernel,
-    block_conv,
     by_sign,
     frozen_conv,
-    mean_error,
     mean_magnitude,
     softplus,
 )
-from relqa_loss.network._patches import magnitudes, product, saturated_cells
+from relqa_loss.network._patches import blended, saturated_cells
+from relqa_loss.network._readings import readings
 from relqa_loss.network._settled import Settling
 from relqa_loss.network.derivatives import Structure, weighed
 from relqa_loss.network.pyramid import PYRAMID_BANDS, PixelPyramid
@@ -76,8 +75,10 @@ class _FirstStage(Settling):
     def functions(self) -> tuple[Tensor, ...]:
         return BlockKernel.of(self.reduce.weight)
 
-    def forward(self, error: Tensor, reference: Tensor) -> Tensor:
-        reduced = block_conv(error, BlockKernel(*self.settled()))
+    def kernel(self) -> BlockKernel:
+        return BlockKernel(*self.settled())
+
+    def forward(self, reduced: Tensor, reference: Tensor) -> Tensor:
         return reduced * _bounded(pointwise(self.gate, reference))
 
 
@@ -115,9 +116,9 @@ class _Judgement(Settling):
         contribute to the distance."""
         # Products of matrices, with channels last, cost less to call than convolutions.
         blend, weigh = self.settled()
-        visible = product(magnitudes(last(error), last(unsigned)), blend)
+        visible = blended(last(error), last(unsigned), blend)
         if coarser is not None:
-            visible = visible.add_(last(repeated(coarser)))
+            visible = last(repeated(coarser).add_(first(visible)))
         seen = last(pointwise(self.visibility, reference)).add_(0.5).clamp(UNSEEN, GLARING)
         visible = visible * softplus(seen)
         return first(visible), first(saturated_cells(visible, weigh))
@@ -177,10 +178,22 @@ class RadialDistance(nn.Module):
             reference: What it is compared with.
             features: All that the encoder makes of the reference.
         """
-        error = padded(image - reference)
-        *bands, smooth = self.pyramid(error)
-        current = self.first(error, features[0])
-        del error  # at full resolution, it would show in the peak of memory
+        return self._density(image, reference, features, mean=False)[0]
+
+    def with_error(
+        self, image: Tensor, reference: Tensor, features: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """:meth:`forward`, and the mean of ``|image − reference|``, of shape N."""
+        return self._density(image, reference, features, mean=True)
+
+    def _density(
+        self, image: Tensor, reference: Tensor, features: Sequence[Tensor], *, mean: bool
+    ) -> tuple[Tensor, Tensor]:
+        reduced, *bands, smooth, error = readings(
+            image, reference, self.first.kernel(), self.pyramid, mean=mean
+        )
+        current = self.first(reduced, features[0])
+        del reduced  # it would show in the peak of memory
         finest = mean_magnitude(current)
         errors, strides = [], len(self.stages) + 1
         for stage, seen in zip(self.stages, features[1:strides], strict=True):
@@ -199,15 +212,7 @@ class RadialDistance(nn.Module):
         learned = _summed(densities)
         if self.derivatives:
             learned = weighed(learned, smooth, Structure(*features[strides:]))
-        return learned + self.floor * plain
-
-    def with_error(
-        self, image: Tensor, reference: Tensor, features: Sequence[Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """:meth:`forward`, and the mean of ``|image − reference|``, of shape N."""
-        # First, so that its gradient comes last and is not in memory all the while.
-        error = mean_error(image, reference)
-        return self(image, reference, features), error
+        return learned + self.floor * plain, error
 
     def plain(self, image: Tensor, reference: Tensor) -> Tensor:
         """The part of the density's mean that no weight can change, of shape N."""

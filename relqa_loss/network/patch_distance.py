@@ -21,8 +21,8 @@ from relqa_loss.network._layout import first, last, padded
 from relqa_loss.network._lean import UNSEEN, by_sign
 from relqa_loss.network._patches import (
     SIDE,
+    blended,
     filtered,
-    magnitudes,
     merge,
     mixed,
     patch_kernel,
@@ -167,8 +167,7 @@ class PatchDistance(Settling):
             current = current * features[2 * level]
             if level:
                 current = current + mixed(current, self.mix[level - 1])
-            sizes = magnitudes(current, None if level else plain)
-            judged.append(product(sizes, blend))
+            judged.append(blended(current, None if level else plain, blend))
         visible: Tensor | None = None
         density = plain.new_zeros(())
         for level in reversed(range(len(judged))):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from relqa_loss.network._layout import one_by_one_on_a_cpu, repeated, sum_blocks
+from relqa_loss.network._layout import one_by_one_on_a_cpu, overwritable, plus, repeated, sum_blocks
 from relqa_loss.network._precision import full_precision
 
 BANDS = 4
@@ -69,46 +70,55 @@ class _Bands(Function):
 
     @staticmethod
     def forward(difference: Tensor, matrix: Tensor) -> tuple[Tensor, ...]:
-        current = _mixed(matrix, difference)
-        bands, signs = [], []
-        for level in range(BANDS):
-            coarse = _coarser(current, level)
-            buffer = _up(coarse, level)
-            if level < _GATHER:
-                band = current.sub_(buffer)
-                # The same buffer again: new memory costs more than arithmetic.
-                bands.append(_gathered(buffer.copy_(band).abs_(), level))
-            else:
-                band = current - buffer
-                bands.append(band.abs())
-            if level == _GATHER:
-                smooth = current
-            signs.append(band.sign_().to(torch.int8))
-            current = coarse
-        signs.append(current.sign().to(torch.int8))
-        fine = torch.cat(bands[: _GATHER + 1], 1)
-        # No output is what a step in place left: compiled by PyTorch 2.11, such have no gradient.
-        return (fine, bands[-1], current.abs(), smooth, *signs)
+        return bands(difference, matrix)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, ...]) -> None:
-        signs = output[4:]
+        signs = output[MAGNITUDES:]
         ctx.save_for_backward(inputs[1], *signs)
         ctx.mark_non_differentiable(*signs)
 
     @staticmethod
-    def backward(
-        ctx: Any, fine: Tensor, middle: Tensor, rest: Tensor, smooth: Tensor, *_: Tensor
-    ) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         matrix, *signs = ctx.saved_tensors
-        grads = [*torch.split(fine, fine.shape[1] // (_GATHER + 1), 1), middle]
-        grad = rest * signs[-1]
-        for level in reversed(range(BANDS)):
-            band = _gathered_adjoint(grads[level], level) * signs[level]
-            grad = band + _coarser_adjoint(grad - sum_blocks(band), level)
-            if level == _GATHER:
-                grad.add_(smooth)
-        return _mixed(matrix.T, grad), None
+        return bands_adjoint(grads[:MAGNITUDES], signs, matrix), None
+
+
+MAGNITUDES = 4
+"""Of what :func:`bands` returns, those that come first; signs follow."""
+
+
+def bands(difference: Tensor, matrix: Tensor) -> tuple[Tensor, ...]:
+    """What :class:`PixelPyramid` returns, and the bands' signs; reads ``difference``, N×3×H×W,
+    once."""
+    current = _mixed(matrix, difference)
+    magnitudes, signs = [], []
+    for level in range(BANDS):
+        coarse = _coarser(current, level)
+        if level == _GATHER:
+            smooth = current
+        # In place above: new memory costs more than arithmetic.
+        band = _less(current, coarse, level) if level < _GATHER else current - repeated(coarse)
+        signs.append(band.sign().to(torch.int8))
+        magnitudes.append(_gathered(band.abs_(), level))
+        current = coarse
+    signs.append(current.sign().to(torch.int8))
+    fine = torch.cat(magnitudes[: _GATHER + 1], 1)
+    # No output is what a step in place left: compiled by PyTorch 2.11, such have no gradient.
+    return (fine, 1 * magnitudes[-1], current.abs(), smooth, *signs)
+
+
+def bands_adjoint(grads: Sequence[Tensor], signs: Sequence[Tensor], matrix: Tensor) -> Tensor:
+    """The transpose of :func:`bands`: a new tensor, N×3×H×W."""
+    fine, middle, rest, smooth = grads
+    split = [*torch.split(fine, fine.shape[1] // (_GATHER + 1), 1), middle]
+    grad = rest * signs[-1]
+    for level in reversed(range(BANDS)):
+        band = _signed(split[level], signs[level], level)
+        grad = _plus_coarser_adjoint(band, grad - sum_blocks(band), level)
+        if level == _GATHER:
+            grad = plus(grad, smooth)
+    return _mixed(matrix.T, grad)
 
 
 def _mixed(matrix: Tensor, image: Tensor) -> Tensor:
@@ -144,40 +154,59 @@ def _coarser(image: Tensor, level: int) -> Tensor:
     return _means(rows[..., :-1] + rows[..., 1:])
 
 
-def _coarser_adjoint(grad: Tensor, level: int) -> Tensor:
-    """The transpose of :func:`_coarser`; may overwrite ``grad``."""
-    if _many(grad, level):
+def _plus_coarser_adjoint(band: Tensor, grad: Tensor, level: int) -> Tensor:
+    """``band``, and the transpose of :func:`_coarser`; may overwrite both."""
+    if _many(band, level):
         grad = F.pad(_means(grad), (1, 1, 1, 1))
-        rows = grad[..., :-1, :] + grad[..., 1:, :]
-        return _up(rows[..., :-1] + rows[..., 1:], level)[..., 1:-1, 1:-1]
-    height, width = grad.shape[-2:]
-    like = grad.new_empty(()).expand(*grad.shape[:-2], 2 * height, 2 * width)
-    result: Tensor = torch.ops.aten.avg_pool2d_backward(
+        grad = grad[..., :-1] + grad[..., 1:]
+        columns = grad.repeat_interleave(2, -1)[..., 1:-1]
+        rows = columns[..., :-1, :] + columns[..., 1:, :]
+        above, below = rows[..., :-1, :], rows[..., 1:, :]
+        if overwritable(band, rows):
+            band[..., ::2, :].add_(above)
+            band[..., 1::2, :].add_(below)
+            return band
+        return band + torch.stack([above, below], -2).flatten(-3, -2)
+    height, width = band.shape[-2:]
+    like = grad.new_empty(()).expand(*grad.shape[:-2], height, width)
+    adjoint: Tensor = torch.ops.aten.avg_pool2d_backward(
         grad, like, [4, 4], [2, 2], [1, 1], False, False, None
     )
-    return result
+    return band + adjoint
 
 
-def _up(image: Tensor, level: int, times: int = 2) -> Tensor:
-    """``times`` the resolution by repetition, up to that of this level."""
+def _less(image: Tensor, coarse: Tensor, level: int) -> Tensor:
+    """``image`` without what is half as fine; may overwrite it."""
     if not _many(image, level):
-        return repeated(image, times)
-    # For half the time of ``interpolate``.
-    return image.repeat_interleave(times, -1).repeat_interleave(times, -2)
+        return image - repeated(coarse)
+    _rows(image, 2).sub_(coarse.repeat_interleave(2, -1).unsqueeze(-2))
+    return image
 
 
 def _gathered(image: Tensor, level: int) -> Tensor:
     """Means over blocks, from a finer level down to the grid where bands meet."""
-    halvings = _GATHER - level
+    halvings = max(0, _GATHER - level)
     for _ in range(halvings):
         image = sum_blocks(image)
     return image.mul_(0.25**halvings)
 
 
-def _gathered_adjoint(grad: Tensor, level: int) -> Tensor:
-    """The transpose of :func:`_gathered`."""
+def _signed(grad: Tensor, signs: Tensor, level: int) -> Tensor:
+    """The transpose of :func:`_gathered`, times the signs of the band; a new tensor."""
     halvings = _GATHER - level
-    return _up(0.25**halvings * grad, level, 2**halvings) if halvings > 0 else grad
+    if halvings <= 0:
+        return grad * signs
+    grad, times = 0.25**halvings * grad, 2**halvings
+    if not _many(signs, level):
+        return repeated(grad, times) * signs
+    columns = grad.repeat_interleave(times, -1).unsqueeze(-2)
+    return (_rows(signs, times) * columns).view(signs.shape)
+
+
+def _rows(image: Tensor, count: int) -> Tensor:
+    """N×C×H×W → N×C×H/count×count×W, a view."""
+    *before, height, width = image.shape
+    return image.view(*before, height // count, count, width)
 
 
 def _means(sums: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ from relqa_loss.network._lean import (
     softplus,
 )
 from relqa_loss.network._patches import (
+    blended,
     filtered,
     from_patches,
     magnitudes,
@@ -43,6 +44,7 @@ from relqa_loss.network._patches import (
     spread,
     to_patches,
 )
+from relqa_loss.network._readings import readings
 from relqa_loss.network.pyramid import PixelPyramid
 
 Function = Callable[[Tensor], Tensor]
@@ -97,6 +99,29 @@ def plain_magnitudes(error: Tensor) -> Tensor:
     return torch.cat([signed, signed.abs(), error[:, 4:]], 1)
 
 
+def read(image: Tensor, kernel: BlockKernel = BLOCKS) -> Tensor:
+    """All readings of an odd size, flat."""
+    image = image[..., :30, :43]
+    found = readings(
+        image, torch.full_like(image, 0.05), kernel, PixelPyramid().double(), mean=True
+    )
+    bands = torch.cat([each.flatten(1) for each in (*found.fine.split(3, 1), *found[2:4])], 1)
+    others = (found.reduced.flatten(1), found.smooth.flatten(1), found.error[:, None])
+    return torch.cat([bands, *others], 1)
+
+
+def plain_read(image: Tensor) -> Tensor:
+    error = image[..., :30, :43] - 0.05
+    whole = F.pad(error, (0, 5, 0, 2))
+    reduced = F.conv2d(F.pixel_unshuffle(whole, 2), PIXELS, padding=1)
+    others = (
+        reduced.flatten(1),
+        plain_smooth(whole).flatten(1),
+        error.abs().mean((1, 2, 3))[:, None],
+    )
+    return torch.cat([plain_pyramid(whole), *others], 1)
+
+
 CASES = {
     "mean magnitude": (
         mean_magnitude,
@@ -144,6 +169,20 @@ CASES = {
     "magnitudes alone": (
         lambda error: first(magnitudes(last(error[:, :4]))),
         lambda error: plain_magnitudes(error[:, :4]),
+        6,
+    ),
+    "frozen readings": (read, plain_read, 3),
+    "frozen blend": (
+        lambda error: first(blended(last(error[:, :4]), last(error[:, 4:]), FILTERS[:10])),
+        lambda error: F.conv2d(plain_magnitudes(error), FILTERS[:10].T[..., None, None]),
+        6,
+    ),
+    "frozen blend alone": (
+        lambda error: first(blended(last(error), None, FILTERS[:12])),
+        lambda error: F.conv2d(
+            torch.cat([plain_onset(error), plain_onset(error).abs()], 1),
+            FILTERS[:12].T[..., None, None],
+        ),
         6,
     ),
     "saturated cells": (
@@ -235,6 +274,48 @@ def test_patches_that_learn_give_the_same() -> None:
         value.square().sum().backward()
         assert weight.grad is not None
         assert bool(weight.grad.any())
+
+
+def test_blends_and_readings_that_learn_give_the_same() -> None:
+    cells, learned = last(sample(6)), FILTERS[:12].clone().requires_grad_()
+    torch.testing.assert_close(blended(cells, None, learned), blended(cells, None, FILTERS[:12]))
+    weight = PIXELS.clone().requires_grad_()
+    torch.testing.assert_close(read(sample(3), BlockKernel.of(weight)), read(sample(3)))
+    for value, parameter in (
+        (blended(cells, None, learned), learned),
+        (read(sample(3), BlockKernel.of(weight)), weight),
+    ):
+        value.square().sum().backward()
+        assert parameter.grad is not None
+        assert bool(parameter.grad.any())
+
+
+@pytest.mark.parametrize("gives", ["image", "reference"])
+def test_readings_without_the_mean(gives: str) -> None:
+    one, other = sample(3).requires_grad_(), sample(3, seed=1).requires_grad_()
+    source = one if gives == "image" else other
+    grads = []
+    for mean in (False, True):
+        found = readings(one, other, BLOCKS, PixelPyramid().double(), mean=mean)
+        grads += torch.autograd.grad(sum(each.square().sum() for each in found[:5]), source)
+        assert bool(found.error.any()) == mean
+    torch.testing.assert_close(*grads)
+
+
+def test_many_gradients_of_one_image() -> None:
+    image = sample(3)[:1, :, :16, :16]
+    reference = torch.zeros_like(image)
+
+    def rest(image: Tensor) -> Tensor:
+        found = readings(image, reference, BLOCKS, PixelPyramid().double(), mean=True)
+        return torch.cat([found.rest.flatten(), found.error])
+
+    values, backward = torch.func.vjp(rest, image)
+    each = torch.eye(len(values), dtype=values.dtype)
+    with torch.no_grad():  # steps in place meet gradients that are mapped, and signs that are not
+        (together,) = torch.func.vmap(backward)(each)
+    alone = [backward(row)[0] for row in each]
+    torch.testing.assert_close(together, torch.stack(alone))
 
 
 def test_patches_and_cells_lose_nothing() -> None:

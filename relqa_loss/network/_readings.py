@@ -1,0 +1,100 @@
+"""All that the distance reads of an error at full resolution, in one step.
+
+There are three readers: a pyramid, a convolution and a mean. Apart, each would have a gradient of
+the images' size, to be added up with the others; in new memory that takes longer than arithmetic.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+
+from relqa_loss.network._layout import depth_to_space, padded, plus, times
+from relqa_loss.network._lean import BlockKernel, block_conv, mean_error
+from relqa_loss.network._precision import full_precision
+from relqa_loss.network.pyramid import MAGNITUDES, PixelPyramid, bands, bands_adjoint
+
+
+class Readings(NamedTuple):
+    """Of ``image − reference``, on the padded grid."""
+
+    reduced: Tensor
+    """By the convolution: N×C×H'/2×W'/2."""
+    fine: Tensor
+    """By the pyramid, as the three that follow: N×9×H'/4×W'/4."""
+    middle: Tensor
+    """N×3×H'/8×W'/8."""
+    rest: Tensor
+    """N×3×H'/16×W'/16."""
+    smooth: Tensor
+    """N×3×H'/4×W'/4."""
+    error: Tensor
+    """N: the mean magnitude, of the images' own pixels."""
+
+
+def readings(
+    image: Tensor, reference: Tensor, kernel: BlockKernel, pyramid: PixelPyramid, *, mean: bool
+) -> Readings:
+    """Read what ``image`` differs by.
+
+    Args:
+        image: N×3×H×W.
+        reference: The same.
+        kernel: Of the convolution, over blocks of 2×2 pixels.
+        pyramid: Of the difference.
+        mean: Whether the mean error is wanted; 0 without.
+    """
+    if kernel.blocks.requires_grad:
+        error = padded(image - reference)
+        plain = mean_error(image, reference) if mean else image.new_zeros(image.shape[0])
+        fine, middle, rest, smooth = pyramid(error)
+        return Readings(block_conv(error, kernel), fine, middle, rest, smooth, plain)
+    found = _Readings.apply(image, reference, *kernel, pyramid.opponent.to(image.dtype), mean)
+    return Readings(*found[: len(Readings._fields)])
+
+
+class _Readings(Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        image: Tensor,
+        reference: Tensor,
+        pixels: Tensor,
+        blocks: Tensor,
+        matrix: Tensor,
+        mean: bool,
+    ) -> tuple[Tensor, ...]:
+        error = padded(image - reference)
+        reduced = F.conv2d(error, pixels, stride=2, padding=pixels.shape[-1] // 2 - 1)
+        found = bands(error, matrix)
+        total = error.abs_().sum((1, 2, 3)) if mean else error.new_zeros(error.shape[0])
+        return (reduced, *found[:MAGNITUDES], total / image[0].numel(), *found[MAGNITUDES:])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        image, reference, _, blocks, matrix, ctx.mean = inputs
+        signs = output[len(Readings._fields) :]
+        ctx.save_for_backward(image, reference, blocks, matrix, *signs)
+        ctx.mark_non_differentiable(*signs)
+
+    @staticmethod
+    def backward(ctx: Any, reduced: Tensor, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        image, reference, blocks, matrix, *signs = ctx.saved_tensors
+        height, width = image.shape[-2:]
+        grad = bands_adjoint(grads[:MAGNITUDES], signs, matrix)
+        # One after the other: each would show in the peak of memory.
+        grad = plus(grad, _block_adjoint(reduced, blocks))[..., :height, :width]
+        if ctx.mean:
+            share = (grads[MAGNITUDES] / image[0].numel())[:, None, None, None]
+            grad = plus(grad, times((image - reference).sign_(), share))
+        first, second, *_ = ctx.needs_input_grad
+        return grad if first else None, -grad if second else None, None, None, None, None
+
+
+def _block_adjoint(grad: Tensor, blocks: Tensor) -> Tensor:
+    with full_precision(grad):  # a backward pass may be called under autocast
+        return depth_to_space(F.conv_transpose2d(grad, blocks, padding=blocks.shape[-1] // 2))
