@@ -89,23 +89,22 @@ MAGNITUDES = 4
 
 
 def bands(difference: Tensor, matrix: Tensor) -> tuple[Tensor, ...]:
-    """What :class:`PixelPyramid` returns, and the bands' signs; reads ``difference``, N×3×H×W,
-    once."""
+    """What :class:`PixelPyramid` makes of ``difference``, N×3×H×W, and the signs of the bands."""
     current = _mixed(matrix, difference)
     magnitudes, signs = [], []
     for level in range(BANDS):
         coarse = _coarser(current, level)
+        # In place where images are large: new memory costs more than arithmetic.
+        band = _less(current, coarse, level) if level < _GATHER else current - repeated(coarse)
         if level == _GATHER:
             smooth = current
-        # In place above: new memory costs more than arithmetic.
-        band = _less(current, coarse, level) if level < _GATHER else current - repeated(coarse)
         signs.append(band.sign().to(torch.int8))
         magnitudes.append(_gathered(band.abs_(), level))
         current = coarse
     signs.append(current.sign().to(torch.int8))
     fine = torch.cat(magnitudes[: _GATHER + 1], 1)
     # No output is what a step in place left: compiled by PyTorch 2.11, such have no gradient.
-    return (fine, 1 * magnitudes[-1], current.abs(), smooth, *signs)
+    return (fine, magnitudes[-1], current.abs(), smooth, *signs)
 
 
 def bands_adjoint(grads: Sequence[Tensor], signs: Sequence[Tensor], matrix: Tensor) -> Tensor:
@@ -188,7 +187,7 @@ def _gathered(image: Tensor, level: int) -> Tensor:
     halvings = max(0, _GATHER - level)
     for _ in range(halvings):
         image = sum_blocks(image)
-    return image.mul_(0.25**halvings)
+    return 0.25**halvings * image
 
 
 def _signed(grad: Tensor, signs: Tensor, level: int) -> Tensor:
