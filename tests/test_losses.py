@@ -343,6 +343,11 @@ def test_per_sample_gradients(loss: Loss) -> None:
             torch.testing.assert_close(together[name][index], value, rtol=1e-4, atol=1e-6)
 
 
+def rounding(grad: Tensor) -> float:
+    """Of sums in another order, whose terms may cancel."""
+    return 1e-6 * float(grad.abs().max())
+
+
 def test_compiles_as_one_graph(loss: Loss) -> None:
     torch._dynamo.reset()
     # aot_eager traces forward and backward as any backend does, without generating code.
@@ -351,7 +356,7 @@ def test_compiles_as_one_graph(loss: Loss) -> None:
     value, grad = gradient(loss, preds, target)
     fast, fast_grad = gradient(compiled, preds, target)
     torch.testing.assert_close(fast, value)
-    torch.testing.assert_close(fast_grad, grad, rtol=1e-4, atol=1e-8)
+    torch.testing.assert_close(fast_grad, grad, rtol=1e-4, atol=rounding(grad))
     weight = images(5, 2, 1, 32, 48)
     torch.testing.assert_close(compiled(preds, target, weight), loss(preds, target, weight))
 
@@ -370,7 +375,7 @@ def test_compiles_once_for_all_sizes(loss: Loss, dynamic: bool | None) -> None:
         with torch._dynamo.config.patch(error_on_recompile=sure):
             fast, fast_grad = gradient(compiled, preds, target)
         torch.testing.assert_close(fast, value)
-        torch.testing.assert_close(fast_grad, grad, rtol=1e-4, atol=1e-8)
+        torch.testing.assert_close(fast_grad, grad, rtol=1e-4, atol=rounding(grad))
 
 
 @pytest.mark.slow

@@ -13,11 +13,24 @@ GRID = 16
 
 def padded(image: Tensor) -> Tensor:
     """``image`` with zeros below and on the right, up to sides that :data:`GRID` divides."""
-    height, width = image.shape[-2:]
-    if not torch.compiler.is_compiling() and height % GRID == 0 == width % GRID:
+    below, right = (_missing(side) for side in image.shape[-2:])
+    if not torch.compiler.is_compiling() and below == 0 == right:
         return image  # padding by nothing would copy
+    return F.pad(image, (0, right, 0, below))
+
+
+def cropped(image: Tensor, like: Tensor) -> Tensor:
+    """Of the grid that ``like`` would be padded to, what ``like`` has: the transpose of
+    :func:`padded`."""
+    below, right = (_missing(side) for side in like.shape[-2:])
+    if not torch.compiler.is_compiling() and below == 0 == right:
+        return image
+    return F.pad(image, (0, -right, 0, -below))
+
+
+def _missing(side: int) -> int:
     # No remainders of negative numbers: the compiler does not know those of symbols.
-    return F.pad(image, (0, (GRID - width % GRID) % GRID, 0, (GRID - height % GRID) % GRID))
+    return (GRID - side % GRID) % GRID
 
 
 def channels_last(image: Tensor) -> Tensor:

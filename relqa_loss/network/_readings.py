@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from relqa_loss.network._layout import depth_to_space, padded, plus, times
+from relqa_loss.network._layout import cropped, depth_to_space, padded, plus, times
 from relqa_loss.network._lean import BlockKernel, block_conv, mean_error
 from relqa_loss.network._precision import full_precision
 from relqa_loss.network.pyramid import MAGNITUDES, PixelPyramid, bands, bands_adjoint
@@ -84,10 +84,9 @@ class _Readings(Function):
     @staticmethod
     def backward(ctx: Any, reduced: Tensor, *grads: Tensor) -> tuple[Tensor | None, ...]:
         image, reference, blocks, matrix, *signs = ctx.saved_tensors
-        height, width = image.shape[-2:]
         grad = bands_adjoint(grads[:MAGNITUDES], signs, matrix)
         # One after the other: each would show in the peak of memory.
-        grad = plus(grad, _block_adjoint(reduced, blocks))[..., :height, :width]
+        grad = cropped(plus(grad, _block_adjoint(reduced, blocks)), image)
         if ctx.mean:
             share = (grads[MAGNITUDES] / image[0].numel())[:, None, None, None]
             grad = plus(grad, times((image - reference).sign_(), share))

@@ -21,8 +21,10 @@ MAP_STRIDE = 4
 LEAST_SHARE = 0.05
 """What channel weights below 1 leave of the distance at least, so that nothing goes unpunished."""
 _SHARE_EPS = 0.05  # below this summed magnitude no channel prevails
-_SURE = 0.1
+_SURE = 0.02
 """Share of the evidence that must prevail for the direction to be half-way certain."""
+_SURE_OF_LEARNERS = 0.1
+"""The same in training, where an answer that is already certain would no longer be corrected."""
 _RMS_EPS = 2.0**-10  # its square is exact in float32, so that the root of zero is exactly zero
 
 
@@ -187,10 +189,11 @@ class ParityNetwork(nn.Module):
     ) -> tuple[Streams, Tensor]:
         """All that training looks at: the mapper's streams on the padded grid, and the direction.
 
-        The direction, N values in [−1, 1], is what a magnitude is multiplied with to be the score.
+        The direction, N values in [−1, 1], is what a magnitude is multiplied with to be the score,
+        but less certain of itself.
         """
         streams = self._streams(reference, image)
-        return streams, self._direction(streams, _size(reference))
+        return streams, prevailing_sign(self.evidence(streams), _SURE_OF_LEARNERS)
 
     def distance_map(
         self, reference: Encoding, image: Encoding, channel_weights: Tensor | None = None
@@ -304,18 +307,18 @@ def _build_distance(config: NetworkConfig) -> RadialDistance | PatchDistance:
     )
 
 
-def prevailing_sign(evidence: Tensor) -> Tensor:
+def prevailing_sign(evidence: Tensor, sure: float = _SURE) -> Tensor:
     """Which sign the evidence N×1×h×w has on balance, in [−1, 1]; odd, and free of its magnitude.
 
     It is near ±1 as soon as one side clearly prevails, so that the score of a clear case follows
     the distance and nothing else.
     """
-    return sharpened(evidence.mean((1, 2, 3)), evidence.abs().mean((1, 2, 3)))
+    return sharpened(evidence.mean((1, 2, 3)), evidence.abs().mean((1, 2, 3)), sure)
 
 
-def sharpened(mean: Tensor, magnitude: Tensor) -> Tensor:
+def sharpened(mean: Tensor, magnitude: Tensor, sure: float = _SURE) -> Tensor:
     """:func:`prevailing_sign`, from the mean of the evidence and of its magnitude."""
-    return (1 + _SURE) * odd_softsign(mean / (magnitude + 1e-6), _SURE)
+    return (1 + sure) * odd_softsign(mean / (magnitude + 1e-6), sure)
 
 
 def _wide(values: Tensor) -> Tensor:

@@ -351,6 +351,17 @@ def test_streams_keep_their_parity(network: ParityNetwork) -> None:
     assert (forth.sign.abs() <= 1).all()
 
 
+def test_the_score_is_surer_than_training(network: ParityNetwork) -> None:
+    first, second = images(21, 2, 2, 3, 48, 64)
+    with torch.no_grad():
+        _, learned = network.streams_and_direction(first, second)
+        forth, back = network(first, second), network(second, first)
+    sure = forth.score / (0.5 * (forth.distance + back.distance))
+    assert torch.equal(sure.sign(), learned.sign())
+    assert (learned.abs() < sure.abs()).all()
+    assert (sure.abs() <= 1 + 1e-6).all()
+
+
 @given(share=st.floats(0, 1), scale=st.floats(1e-2, 1e3))
 def test_a_clear_direction_is_nearly_certain(share: float, scale: float) -> None:
     columns = torch.linspace(0, 1, 64) <= share
