@@ -84,6 +84,17 @@ def block_conv(image: Tensor, kernel: BlockKernel, bias: Tensor | None = None) -
     return result
 
 
+def block_conv_forth(image: Tensor, pixels: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The values of :func:`block_conv`."""
+    return F.conv2d(image, pixels, bias, stride=2, padding=pixels.shape[-1] // 2 - 1)
+
+
+def block_conv_back(grad: Tensor, blocks: Tensor) -> Tensor:
+    """The gradient of :func:`block_conv` for its image."""
+    with full_precision(grad):  # a backward pass may be called under autocast
+        return depth_to_space(F.conv_transpose2d(grad, blocks, padding=blocks.shape[-1] // 2))
+
+
 def softplus(logits: Tensor) -> Tensor:
     """``F.softplus`` of what lies in [:data:`UNSEEN`, :data:`GLARING`], up to 1e-7.
 
@@ -160,7 +171,7 @@ class _BlockConv(Function):
 
     @staticmethod
     def forward(image: Tensor, pixels: Tensor, blocks: Tensor, bias: Tensor | None) -> Tensor:
-        return F.conv2d(image, pixels, bias, stride=2, padding=pixels.shape[-1] // 2 - 1)
+        return block_conv_forth(image, pixels, bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor | None, ...], output: Tensor) -> None:
@@ -169,9 +180,7 @@ class _BlockConv(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (blocks,) = ctx.saved_tensors
-        with full_precision(grad):
-            to_blocks = F.conv_transpose2d(grad, blocks, padding=blocks.shape[-1] // 2)
-        return depth_to_space(to_blocks), None, None, None
+        return block_conv_back(grad, blocks), None, None, None
 
 
 class _MeanError(Function):

@@ -230,8 +230,9 @@ class _Magnitudes(Function):
         (error,) = ctx.saved_tensors
         channels = error.shape[-1]
         signed, unsigned = grad[..., :channels], grad[..., channels : 2 * channels]
-        to_error = times(plus(unsigned * error.sign(), signed), slope(error))
-        return to_error, grad[..., 2 * channels :] if ctx.plain else None
+        return _through_onset(error, signed, unsigned), grad[
+            ..., 2 * channels :
+        ] if ctx.plain else None
 
 
 class _Blended(Function):
@@ -260,8 +261,7 @@ class _Blended(Function):
         error, weight = ctx.saved_tensors
         of_signed, of_size, of_plain = _parts(weight, error.shape[-1])
         with full_precision(grad):
-            to_error = times(grad @ of_size.T, error.sign())
-            to_error = times(plus(to_error, grad @ of_signed.T), slope(error))
+            to_error = _through_onset(error, grad @ of_signed.T, grad @ of_size.T)
             return to_error, grad @ of_plain.T if ctx.plain else None, None
 
 
@@ -273,6 +273,11 @@ def _parts(weight: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor]:
 def _onset(error: Tensor) -> Tensor:
     magnitude = error.abs()
     return (magnitude + 0.1).reciprocal_().mul_(magnitude).mul_(error)
+
+
+def _through_onset(error: Tensor, signed: Tensor, size: Tensor) -> Tensor:
+    """Gradient for the error, from those for its onset and for the magnitude of that."""
+    return times(plus(times(error.sign(), size), signed), slope(error))
 
 
 class _SaturatedCells(Function):

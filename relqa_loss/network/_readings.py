@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from relqa_loss.network._layout import cropped, depth_to_space, padded, plus, times
-from relqa_loss.network._lean import BlockKernel, block_conv, mean_error
-from relqa_loss.network._precision import full_precision
+from relqa_loss.network._layout import cropped, padded, plus, times
+from relqa_loss.network._lean import (
+    BlockKernel,
+    block_conv,
+    block_conv_back,
+    block_conv_forth,
+    mean_error,
+)
 from relqa_loss.network.pyramid import MAGNITUDES, PixelPyramid, bands, bands_adjoint
 
 
@@ -69,7 +73,7 @@ class _Readings(Function):
         mean: bool,
     ) -> tuple[Tensor, ...]:
         error = padded(image - reference)
-        reduced = F.conv2d(error, pixels, stride=2, padding=pixels.shape[-1] // 2 - 1)
+        reduced = block_conv_forth(error, pixels)
         found = bands(error, matrix)
         total = error.abs_().sum((1, 2, 3)) if mean else error.new_zeros(error.shape[0])
         return (reduced, *found[:MAGNITUDES], total / image[0].numel(), *found[MAGNITUDES:])
@@ -86,14 +90,9 @@ class _Readings(Function):
         image, reference, blocks, matrix, *signs = ctx.saved_tensors
         grad = bands_adjoint(grads[:MAGNITUDES], signs, matrix)
         # One after the other: each would show in the peak of memory.
-        grad = cropped(plus(grad, _block_adjoint(reduced, blocks)), image)
+        grad = cropped(plus(grad, block_conv_back(reduced, blocks)), image)
         if ctx.mean:
             share = (grads[MAGNITUDES] / image[0].numel())[:, None, None, None]
             grad = plus(grad, times((image - reference).sign_(), share))
         first, second, *_ = ctx.needs_input_grad
         return grad if first else None, -grad if second else None, None, None, None, None
-
-
-def _block_adjoint(grad: Tensor, blocks: Tensor) -> Tensor:
-    with full_precision(grad):  # a backward pass may be called under autocast
-        return depth_to_space(F.conv_transpose2d(grad, blocks, padding=blocks.shape[-1] // 2))
