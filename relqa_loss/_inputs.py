@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from relqa_loss.network._layout import corner
 from relqa_loss.network.model import MAP_STRIDE
 
 OnOutOfRange = Literal["raise", "clamp", "ignore"]
@@ -177,7 +178,7 @@ def upsample_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
     its own 4×4 pixels.
     """
     full = F.interpolate(maps, scale_factor=float(MAP_STRIDE), mode="nearest")
-    return full[..., : size[0], : size[1]]
+    return corner(full, *size)
 
 
 def _prepare_images(

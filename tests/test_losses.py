@@ -343,53 +343,6 @@ def test_per_sample_gradients(loss: Loss) -> None:
             torch.testing.assert_close(together[name][index], value, rtol=1e-4, atol=1e-6)
 
 
-def rounding(grad: Tensor) -> float:
-    """Of sums in another order, whose terms may cancel."""
-    return 1e-6 * float(grad.abs().max())
-
-
-def test_compiles_as_one_graph(loss: Loss) -> None:
-    torch._dynamo.reset()
-    # aot_eager traces forward and backward as any backend does, without generating code.
-    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
-    preds, target = pair(2, (32, 48))
-    value, grad = gradient(loss, preds, target)
-    fast, fast_grad = gradient(compiled, preds, target)
-    torch.testing.assert_close(fast, value)
-    torch.testing.assert_close(fast_grad, grad, rtol=1e-4, atol=rounding(grad))
-    weight = images(5, 2, 1, 32, 48)
-    torch.testing.assert_close(compiled(preds, target, weight), loss(preds, target, weight))
-
-
-@pytest.mark.parametrize("dynamic", [None, True], ids=["by itself", "from the start"])
-def test_compiles_once_for_all_sizes(loss: Loss, dynamic: bool | None) -> None:
-    torch._dynamo.reset()
-    compiled = torch.compile(loss, fullgraph=True, dynamic=dynamic, backend="aot_eager")
-    # Maps are cropped to the image, and whether that changes anything is a question of its size.
-    odd = (50, 81) if isinstance(loss, RelationalLoss) else (80, 64)
-    for count, side in ((2, (32, 48)), (3, (64, 80)), (4, odd), (2, (96, 96))):
-        # Left to itself, the compiler takes a second size to see that sizes vary.
-        sure = count == 4 or side == (96, 96)
-        preds, target = pair(count, side)
-        value, grad = gradient(loss, preds, target)
-        with torch._dynamo.config.patch(error_on_recompile=sure):
-            fast, fast_grad = gradient(compiled, preds, target)
-        torch.testing.assert_close(fast, value)
-        torch.testing.assert_close(fast_grad, grad, rtol=1e-4, atol=rounding(grad))
-
-
-@pytest.mark.slow
-def test_compiles_with_inductor() -> None:
-    torch._dynamo.reset()
-    loss = RelationalLoss()
-    compiled = torch.compile(loss, fullgraph=True)
-    preds, target = pair(1, (32, 32))
-    value, grad = gradient(loss, preds, target)
-    fast, fast_grad = gradient(compiled, preds, target)
-    torch.testing.assert_close(fast, value)
-    torch.testing.assert_close(fast_grad, grad, rtol=1e-3, atol=1e-7)
-
-
 def test_exports(loss: Loss) -> None:
     preds, target = pair(2, (32, 48))
     batch = torch.export.Dim("batch", min=1, max=64)

@@ -22,15 +22,20 @@ def padded(image: Tensor) -> Tensor:
 def cropped(image: Tensor, like: Tensor) -> Tensor:
     """Of the grid that ``like`` would be padded to, what ``like`` has: the transpose of
     :func:`padded`."""
-    below, right = (_missing(side) for side in like.shape[-2:])
-    if not torch.compiler.is_compiling() and below == 0 == right:
-        return image
-    return F.pad(image, (0, -right, 0, -below))
+    return corner(image, like.shape[-2], like.shape[-1])
+
+
+def corner(image: Tensor, height: int, width: int) -> Tensor:
+    """The upper left ``height`` × ``width`` of ``image``."""
+    if torch.compiler.is_compiling():
+        # A slice asks whether anything is left out, and either answer would have its own graph.
+        return F.pad(image, (0, width - image.shape[-1], 0, height - image.shape[-2]))
+    return image[..., :height, :width]
 
 
 def _missing(side: int) -> int:
-    # No remainders of negative numbers: the compiler does not know those of symbols.
-    return (GRID - side % GRID) % GRID
+    # Not by remainders: for the compiler, parts of a multiple of GRID are then whole numbers.
+    return (side + GRID - 1) // GRID * GRID - side
 
 
 def channels_last(image: Tensor) -> Tensor:

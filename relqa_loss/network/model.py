@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from relqa_loss.network._layout import padded
+from relqa_loss.network._layout import corner, padded
 from relqa_loss.network.config import NetworkConfig
 from relqa_loss.network.distance import RadialDistance
 from relqa_loss.network.encoder import Encoder
@@ -285,8 +285,8 @@ class ParityNetwork(nn.Module):
 
     @staticmethod
     def _crop(maps: Tensor, size: tuple[int, int]) -> Tensor:
-        height, width = (-(-side // MAP_STRIDE) for side in size)
-        return maps[..., :height, :width]
+        height, width = ((side + MAP_STRIDE - 1) // MAP_STRIDE for side in size)
+        return corner(maps, height, width)
 
 
 def _build_encoder(config: NetworkConfig) -> Encoder | PatchEncoder:

@@ -1,0 +1,91 @@
+"""Losses under ``torch.compile``: one graph, for all sizes, with the values of the plain call."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from relqa_loss import RelationalLoss, SpatialMapWeightedLoss
+
+Loss = RelationalLoss | SpatialMapWeightedLoss
+
+
+def build(kind: str, weights: str) -> Loss:
+    """A loss with channel weights has the mapper in its graph, too."""
+    if kind == "spatial":
+        return SpatialMapWeightedLoss(channel_weights={"noise": 2.0}, weights=weights)
+    return RelationalLoss(
+        channel_weights={"noise": 2.0} if kind == "steered" else None, weights=weights
+    )
+
+
+def images(seed: int, *shape: int) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def pair(count: int, side: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    preds, target = images(0, 2, count, 3, *side)
+    return preds, target
+
+
+def gradient(loss: nn.Module, preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    leaf = preds.clone().requires_grad_()
+    value = loss(leaf, target)
+    value.backward()
+    assert leaf.grad is not None
+    return value.detach(), leaf.grad
+
+
+def assert_same(compiled: nn.Module, loss: nn.Module, preds: Tensor, target: Tensor) -> None:
+    value, grad = gradient(loss, preds, target)
+    fast, fast_grad = gradient(compiled, preds, target)
+    torch.testing.assert_close(fast, value)
+    # Sums in another order, whose terms may cancel.
+    rounding = 1e-6 * float(grad.abs().max())
+    torch.testing.assert_close(fast_grad, grad, rtol=1e-4, atol=rounding)
+
+
+@pytest.mark.parametrize("weights", ["relqa-base", "relqa-nano"])
+@pytest.mark.parametrize("kind", ["steered", "spatial"])
+def test_compiles_as_one_graph(kind: str, weights: str) -> None:
+    torch._dynamo.reset()
+    loss = build(kind, weights)
+    # aot_eager traces forward and backward as any backend does, without generating code.
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    preds, target = pair(2, (32, 48))
+    assert_same(compiled, loss, preds, target)
+    weight = images(5, 2, 1, 32, 48)
+    torch.testing.assert_close(compiled(preds, target, weight), loss(preds, target, weight))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "weights", "dynamic"),
+    [
+        # Symbolic sizes make graphs of the mapper take minutes: not every one of them in each way.
+        ("plain", "relqa-base", None),
+        ("plain", "relqa-nano", None),
+        ("plain", "relqa-nano", True),
+        ("steered", "relqa-base", True),
+        ("spatial", "relqa-base", None),
+        ("spatial", "relqa-base", True),
+    ],
+    ids=lambda value: {None: "by itself", True: "from the start"}.get(value, value),
+)
+def test_compiles_once_for_all_sizes(kind: str, weights: str, dynamic: bool | None) -> None:
+    torch._dynamo.reset()
+    loss = build(kind, weights)
+    compiled = torch.compile(loss, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    for count, side in ((2, (32, 48)), (3, (64, 80)), (4, (50, 81)), (2, (96, 96))):
+        # Left to itself, the compiler takes a second size to see that sizes vary.
+        sure = count == 4 or side == (96, 96)
+        with torch._dynamo.config.patch(error_on_recompile=sure):
+            assert_same(compiled, loss, *pair(count, side))
+
+
+@pytest.mark.slow
+def test_compiles_with_inductor() -> None:
+    torch._dynamo.reset()
+    loss = RelationalLoss()
+    assert_same(torch.compile(loss, fullgraph=True), loss, *pair(1, (32, 32)))
