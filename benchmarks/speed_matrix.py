@@ -259,8 +259,8 @@ def own_table(results: Results, name: str) -> str:
 _PLAIN = {"precision": "float32", "mode": "eager", "layout": "contiguous"}
 
 
-def scaling(results: Results, names: Sequence[str]) -> str:
-    """Time against pixels."""
+def scaling(results: Results, names: Sequence[str]) -> list[str]:
+    """Time against pixels, if there are enough sizes for a line to mean anything."""
     rows = []
     for name in names:
         points = [
@@ -271,7 +271,10 @@ def scaling(results: Results, names: Sequence[str]) -> str:
         if len({x for x, _ in points}) > 2:
             offset, slope, fit = line(points)
             rows.append((name, f"{offset:.2f}", f"{slope:.2f}", f"{fit:.3f}"))
-    return table(("loss", "ms whatever the size", "ms per megapixel", "R²"), rows)
+    if not rows:
+        return []
+    header = ("loss", "ms whatever the size", "ms per megapixel", "R²")
+    return ["Time against pixels (least relative squares):", table(header, rows)]
 
 
 def write_csv(path: Path, results: Results) -> None:
@@ -360,8 +363,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{copy_rate:.1f} GB/s. At {largest.size}² × {largest.batch} ours does "
             f"{work / 1e9:.1f} GFLOP at {reached:.0f} GFLOP/s, {reached / product_rate:.0%} of "
             "the former.",
-            "Time against pixels (least relative squares):",
-            scaling(results, names),
+            *scaling(results, names),
             f"`{command()}`. {provenance(find_weights(parsed.weights).version)}",
         ]
     )
