@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from steps import gradient, images, pair
 from torch import Tensor, nn
 
 from relqa_loss import RelationalLoss, SpatialMapWeightedLoss
@@ -18,23 +19,6 @@ def build(kind: str, weights: str) -> Loss:
     return RelationalLoss(
         channel_weights={"noise": 2.0} if kind == "steered" else None, weights=weights
     )
-
-
-def images(seed: int, *shape: int) -> Tensor:
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def pair(count: int, side: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    preds, target = images(0, 2, count, 3, *side)
-    return preds, target
-
-
-def gradient(loss: nn.Module, preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    leaf = preds.clone().requires_grad_()
-    value = loss(leaf, target)
-    value.backward()
-    assert leaf.grad is not None
-    return value.detach(), leaf.grad
 
 
 def assert_same(compiled: nn.Module, loss: nn.Module, preds: Tensor, target: Tensor) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
+from steps import gradient
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -61,14 +62,6 @@ def pair(count: int = 2, side: tuple[int, int] = (93, 118)) -> tuple[Tensor, Ten
     target = nn.functional.interpolate(coarse, side, mode="bicubic").clamp(0, 1)
     preds = (target + 0.05 * torch.randn(target.shape, generator=generator)).clamp(0, 1)
     return preds, target
-
-
-def gradient(loss: Callable[..., Tensor], preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    leaf = preds.detach().clone().requires_grad_()
-    value = loss(leaf, target)
-    value.backward()
-    assert leaf.grad is not None
-    return value.detach(), leaf.grad
 
 
 def relative(found: Tensor, wanted: Tensor) -> float:

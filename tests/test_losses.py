@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from steps import gradient, images, pair
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -33,23 +34,6 @@ def loss(request: pytest.FixtureRequest) -> Loss:
     kind, weights = request.param
     built: Loss = kind(channel_weights={"noise": 2.0}, weights=weights)
     return built
-
-
-def images(seed: int, *shape: int) -> Tensor:
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def pair(count: int = 2, side: tuple[int, int] = (45, 61)) -> tuple[Tensor, Tensor]:
-    preds, target = images(0, 2, count, 3, *side)
-    return preds, target
-
-
-def gradient(loss: nn.Module, preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    leaf = preds.clone().requires_grad_()
-    value = loss(leaf, target)
-    value.backward()
-    assert leaf.grad is not None
-    return value.detach(), leaf.grad
 
 
 def test_nothing_to_train_or_to_save(loss: Loss) -> None:

@@ -19,14 +19,8 @@ def padded(image: Tensor) -> Tensor:
     return F.pad(image, (0, right, 0, below))
 
 
-def cropped(image: Tensor, like: Tensor) -> Tensor:
-    """Of the grid that ``like`` would be padded to, what ``like`` has: the transpose of
-    :func:`padded`."""
-    return corner(image, like.shape[-2], like.shape[-1])
-
-
 def corner(image: Tensor, height: int, width: int) -> Tensor:
-    """The upper left ``height`` × ``width`` of ``image``."""
+    """The upper left ``height`` × ``width`` of ``image``; of :func:`padded`, the transpose."""
     if torch.compiler.is_compiling():
         # A slice asks whether anything is left out, and either answer would have its own graph.
         return F.pad(image, (0, width - image.shape[-1], 0, height - image.shape[-2]))

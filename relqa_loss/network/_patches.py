@@ -230,9 +230,8 @@ class _Magnitudes(Function):
         (error,) = ctx.saved_tensors
         channels = error.shape[-1]
         signed, unsigned = grad[..., :channels], grad[..., channels : 2 * channels]
-        return _through_onset(error, signed, unsigned), grad[
-            ..., 2 * channels :
-        ] if ctx.plain else None
+        to_plain = grad[..., 2 * channels :] if ctx.plain else None
+        return _through_onset(error, signed, unsigned), to_plain
 
 
 class _Blended(Function):

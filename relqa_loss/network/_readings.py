@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.autograd import Function
 
-from relqa_loss.network._layout import cropped, padded, plus, times
+from relqa_loss.network._layout import corner, padded, plus, times
 from relqa_loss.network._lean import (
     BlockKernel,
     block_conv,
@@ -90,7 +90,7 @@ class _Readings(Function):
         image, reference, blocks, matrix, *signs = ctx.saved_tensors
         grad = bands_adjoint(grads[:MAGNITUDES], signs, matrix)
         # One after the other: each would show in the peak of memory.
-        grad = cropped(plus(grad, block_conv_back(reduced, blocks)), image)
+        grad = corner(plus(grad, block_conv_back(reduced, blocks)), *image.shape[-2:])
         if ctx.mean:
             share = (grads[MAGNITUDES] / image[0].numel())[:, None, None, None]
             grad = plus(grad, times((image - reference).sign_(), share))
