@@ -40,20 +40,21 @@ def training(record: dict[str, Any]) -> str:
     joined = next((each for each in of_maps if "joined" in each), None)
     if joined is None:
         return f"{runs(record)}\n\n{seen}"
-    shaped = [each for each in of_maps if "left_out" in each]
+    shaped = [each for each in of_maps if "initial" in each and "config" not in each]
     tables = [f"The {name}:\n\n{runs(record, name)}" for name in joined["joined"]]
     return (
         "Maps and distance share no parameters; they were learned apart and joined by\n"
         f"`{joined['command']}`,\nafter which each may have gone on alone.\n\n"
-        + "\n\n".join([*tables, *map(present_shape, shaped), seen])
+        + "\n\n".join([*tables, *map(reshaped, reversed(shaped)), seen])
     )
 
 
-def present_shape(join: dict[str, Any]) -> str:
-    """What a change of shape left out, and by which command."""
+def reshaped(join: dict[str, Any]) -> str:
+    """A change of shape: by which command, and what it left out."""
+    left_out = ", ".join(f"`{name}`" for name in strides(join.get("left_out", []))) or "nothing"
     return (
-        f"Brought to its present shape by\n`{join['command']}`,\nwhich changes no weight that it "
-        f"keeps. Left out: {', '.join(f'`{name}`' for name in strides(join['left_out']))}."
+        f"Given another shape by\n`{join['command']}`,\nwhich changes no weight that it keeps. "
+        f"Left out: {left_out}."
     )
 
 

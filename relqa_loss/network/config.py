@@ -38,11 +38,14 @@ class NetworkConfig:
             costs less than half. Maps are not concerned.
         derivatives: Whether errors that the reference's derivatives explain, a small displacement
             or a blur, weigh differently from others; for a distance of the kind ``"pyramid"``.
+        confined: Share of the root mean square over cells that their mean counts for at least. What
+            an error confined to a part f of the image adds to the mean falls with f, and where f
+            is below the square of this share, with √f.
 
     Raises:
         ValueError: If a width is not positive, there are not as many as strides, channels are
-            missing or named twice, the floor is not positive, the distance is unknown, or one of
-            patches is asked for with ``derivatives``.
+            missing or named twice, the floor is not positive, the distance is unknown, one of
+            patches is asked for with ``derivatives``, or ``confined`` is not in [0, 1].
 
     Example:
         >>> from relqa_loss.network import NetworkConfig
@@ -61,6 +64,7 @@ class NetworkConfig:
     floor: float = 0.5
     distance: Distance = "pyramid"
     derivatives: bool = False
+    confined: float = 0.0
 
     def __post_init__(self) -> None:
         if self.distance not in get_args(Distance):
@@ -89,6 +93,11 @@ class NetworkConfig:
                 f"floor must be positive and finite, got {self.floor}; without it, images other "
                 "than the reference could have distance 0"
             )
+        if not 0 <= self.confined <= 1:
+            raise ValueError(
+                f"confined must be in [0, 1], got {self.confined}; no mean exceeds the root of the "
+                "mean square"
+            )
 
     def _require_widths(self, name: str, strides: str, counts: tuple[int, ...]) -> None:
         found = getattr(self, name)
@@ -107,14 +116,21 @@ class NetworkConfig:
 
     @classmethod
     def base(cls) -> NetworkConfig:
-        """Of the shipped ``relqa-base``: nothing learned at stride 16, and ``derivatives``."""
-        return cls(widths=(8, 16, 32), error_widths=(8, 16, 32), derivatives=True)
+        """Of the shipped ``relqa-base``: nothing learned at stride 16, ``derivatives``, and more
+        weight on errors that are ``confined`` to less than a ninth of the image."""
+        return cls(
+            widths=(8, 16, 32), error_widths=(8, 16, 32), derivatives=True, confined=1 / 3
+        )
 
     @classmethod
     def nano(cls) -> NetworkConfig:
         """Of the shipped ``relqa-nano``: the maps of the default, and a smaller distance."""
         return cls(
-            widths=(16, 24, 32), error_widths=(24, 24, 32), judgement_width=12, distance="patches"
+            widths=(16, 24, 32),
+            error_widths=(24, 24, 32),
+            judgement_width=12,
+            distance="patches",
+            confined=0.4,
         )
 
     @classmethod

@@ -226,8 +226,11 @@ class ParityNetwork(nn.Module):
         return _wide(self.error(image, reference.image, reference.features)) * self.scale
 
     def pooled(self, mean: Tensor, power: Tensor) -> Tensor:
-        """The distance, from the mean of the density and of its square."""
+        """The distance, from the mean of the density and of its square: a norm of the density."""
         rms = torch.sqrt(power + _RMS_EPS**2) - _RMS_EPS
+        if self.config.confined:
+            # One strange block is seen at once, however large the image that it is in.
+            mean = torch.maximum(mean, self.config.confined * rms)
         return mean + F.softplus(self.peak) * rms
 
     def _streams(self, reference: Tensor | Encoding, image: Tensor | Encoding) -> Streams:

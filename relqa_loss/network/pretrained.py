@@ -155,7 +155,11 @@ def save_weights(
     network: nn.Module, path: Path, config: NetworkConfig, training: dict[str, Any]
 ) -> WeightsRecord:
     """Write ``path`` (.safetensors) and its manifest beside it, each atomically."""
-    content = save_safetensors({k: v.contiguous().cpu() for k, v in network.state_dict().items()})
+    tensors = {k: v.contiguous().cpu() for k, v in network.state_dict().items()}
+    # So that the hash, and with it the version, is of the architecture as well: there are settings
+    # that change distances and no tensor.
+    metadata = {"architecture": json.dumps(config.to_dict(), sort_keys=True)}
+    content = save_safetensors(tensors, metadata)
     digest = hashlib.sha256(content).hexdigest()
     entry = {
         "file": path.name,

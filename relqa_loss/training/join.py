@@ -4,7 +4,8 @@
         --distance runs/distance.safetensors --out runs/final.safetensors
 
 ``--network base`` gives the distance the present shape of ``relqa-base``, which has nothing learned
-at stride 16, and weighs moves and blurs by formula: no weight that is kept changes.
+at stride 16, and weighs moves, blurs and what is confined to a small part of the image by formula:
+no weight that is kept changes.
 """
 
 from __future__ import annotations

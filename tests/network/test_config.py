@@ -28,6 +28,9 @@ from relqa_loss.network import NetworkConfig
         ({"distance": "patches"}, "widths"),
         ({"distance": "patches", "derivatives": True}, "derivatives"),
         ({"distance": "patches", "widths": (8, 16, 32)}, "error_widths"),
+        ({"confined": -0.1}, "confined"),
+        ({"confined": 1.1}, "confined"),
+        ({"confined": float("nan")}, "confined"),
     ],
 )
 def test_what_cannot_be_built_is_named(settings: dict[str, Any], named: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,14 @@ def test_what_is_settled_when_frozen_is_what_the_weights_say(name: str) -> None:
 def test_version_names_the_hash() -> None:
     record = find_weights()
     assert record.version == f"{DEFAULT_WEIGHTS}@{record.sha256[:8]}"
+
+
+def test_the_hash_is_of_the_architecture_too(saved: Path, tmp_path: Path) -> None:
+    other = replace(NANO, confined=0.5)
+    network = ParityNetwork(other)
+    network.load_state_dict(load_file(saved))
+    record = save_weights(network, tmp_path / "other.safetensors", other, {"seed": 0})
+    assert record.sha256 != find_weights(saved).sha256
 
 
 def test_weights_from_a_path_survive_the_round_trip(saved: Path) -> None:

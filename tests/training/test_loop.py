@@ -331,11 +331,11 @@ def test_initial_weights_are_the_start(whole: _Whole, photos: Path, tmp_path: Pa
         _train(photos, tmp_path / "b.safetensors", whole, initial=whole.out, config=other)
 
 
-def test_weights_without_derivatives_start_a_network_that_has_it(
+def test_weights_of_another_distance_start_a_network_of_the_same_tensors(
     whole: _Whole, photos: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "without.safetensors"
-    config = replace(NetworkConfig.base(), derivatives=False)
+    config = replace(NetworkConfig.base(), derivatives=False, confined=0.0)
     network = ParityNetwork(config)
     save_weights(network, path, config, {})
     out = tmp_path / "with.safetensors"
