@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 GRID = 16
 """The coarsest stride; sides are padded to a multiple of it."""
+NARROW = 8
+"""Channels up to which two cells side by side are worked out as one. Where registers hold sixteen
+numbers, libraries take as long for eight of them; where they hold eight, pairs cost nothing."""
 
 
 def padded(image: Tensor) -> Tensor:
@@ -133,3 +136,15 @@ def on_pixels(weight: Tensor) -> Tensor:
     apart = weight.view(outputs, inputs // 4, 2, 2, rows, columns).permute(0, 1, 4, 2, 5, 3)
     kernel = apart.reshape(outputs, inputs // 4, 2 * rows, 2 * columns)
     return kernel.contiguous(memory_format=torch.channels_last)
+
+
+def in_pairs(kernel: Tensor) -> Tensor:
+    """A kernel by :func:`on_pixels`, as one for two cells side by side: for :func:`apart`."""
+    left, right = F.pad(kernel, (0, 2)), F.pad(kernel, (2, 0))
+    return torch.cat([left, right]).contiguous(memory_format=torch.channels_last)
+
+
+def apart(pairs: Tensor) -> Tensor:
+    """Cells that were side by side in one: N×2·C×h×w → N×C×h×2·w, a view if channels come last."""
+    count, channels, height, width = pairs.shape
+    return first(last(pairs).reshape(count, height, 2 * width, channels // 2))

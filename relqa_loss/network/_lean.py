@@ -16,8 +16,11 @@ from torch import Tensor
 from torch.autograd import Function
 
 from relqa_loss.network._layout import (
+    NARROW,
+    apart,
     by_position,
     depth_to_space,
+    in_pairs,
     on_pixels,
     one_by_one_on_a_cpu,
     overwritable,
@@ -60,17 +63,20 @@ def frozen_conv(image: Tensor, weight: Tensor, *, stride: int = 1, padding: int 
 
 
 class BlockKernel(NamedTuple):
-    """One kernel over blocks of 2×2 pixels in the two forms of :func:`block_conv`."""
+    """One kernel over blocks of 2×2 pixels in the three forms of :func:`block_conv`."""
 
     pixels: Tensor
     """By :func:`~relqa_loss.network._layout.on_pixels`."""
+    pairs: Tensor
+    """By :func:`~relqa_loss.network._layout.in_pairs`."""
     blocks: Tensor
     """By :func:`~relqa_loss.network._layout.by_position`."""
 
     @classmethod
     def of(cls, weight: Tensor) -> BlockKernel:
-        """Both forms of weights over channels of ``pixel_unshuffle``, O×4·C×3×3."""
-        return cls(on_pixels(weight), by_position(weight))
+        """All forms of weights over channels of ``pixel_unshuffle``, O×4·C×3×3."""
+        pixels = on_pixels(weight)
+        return cls(pixels, in_pairs(pixels), by_position(weight))
 
 
 def block_conv(image: Tensor, kernel: BlockKernel, bias: Tensor | None = None) -> Tensor:
@@ -84,9 +90,15 @@ def block_conv(image: Tensor, kernel: BlockKernel, bias: Tensor | None = None) -
     return result
 
 
-def block_conv_forth(image: Tensor, pixels: Tensor, bias: Tensor | None = None) -> Tensor:
+def block_conv_forth(
+    image: Tensor, pixels: Tensor, pairs: Tensor, bias: Tensor | None = None
+) -> Tensor:
     """The values of :func:`block_conv`."""
-    return F.conv2d(image, pixels, bias, stride=2, padding=pixels.shape[-1] // 2 - 1)
+    padding = pixels.shape[-1] // 2 - 1
+    if len(pixels) > NARROW or not one_by_one_on_a_cpu(image):
+        return F.conv2d(image, pixels, bias, stride=2, padding=padding)
+    twice = None if bias is None else bias.repeat(2)
+    return apart(F.conv2d(image, pairs, twice, stride=(2, 4), padding=padding))
 
 
 def block_conv_back(grad: Tensor, blocks: Tensor) -> Tensor:
@@ -119,7 +131,9 @@ def mean_error(preds: Tensor, target: Tensor) -> Tensor:
 
 def saturate(magnitude: Tensor) -> Tensor:
     """v / (1 + v) + 0.1 v."""
-    return (magnitude / (1 + magnitude)).add_(magnitude, alpha=0.1)
+    fresh = 1 + magnitude
+    share = fresh.reciprocal_().mul_(magnitude) if overwritable(fresh) else magnitude / fresh
+    return share.add_(magnitude, alpha=0.1)
 
 
 def saturation_slope(magnitude: Tensor) -> Tensor:
@@ -170,17 +184,19 @@ class _BlockConv(Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(image: Tensor, pixels: Tensor, blocks: Tensor, bias: Tensor | None) -> Tensor:
-        return block_conv_forth(image, pixels, bias)
+    def forward(
+        image: Tensor, pixels: Tensor, pairs: Tensor, blocks: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        return block_conv_forth(image, pixels, pairs, bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor | None, ...], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[2])
+        ctx.save_for_backward(inputs[3])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (blocks,) = ctx.saved_tensors
-        return block_conv_back(grad, blocks), None, None, None
+        return block_conv_back(grad, blocks), None, None, None, None
 
 
 class _MeanError(Function):
@@ -223,8 +239,10 @@ class _MeanMagnitude(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (error,) = ctx.saved_tensors
-        spread = F.interpolate(0.25 * grad, scale_factor=2.0, mode="nearest")
-        return times(times(slope(error), error.sign()), spread)
+        signed = slope(error)
+        # Where the error has no sign its slope is zero.
+        signed = signed.copysign_(error) if overwritable(signed) else signed * error.sign()
+        return times(signed, F.interpolate(0.25 * grad, scale_factor=2.0, mode="nearest"))
 
 
 def slope(error: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from relqa_loss.network._lean import (
     block_conv_forth,
     mean_error,
 )
-from relqa_loss.network.pyramid import MAGNITUDES, PixelPyramid, bands, bands_adjoint
+from relqa_loss.network.pyramid import MAGNITUDES, PixelPyramid, bands, bands_adjoint, mixed
 
 
 class Readings(NamedTuple):
@@ -68,19 +68,22 @@ class _Readings(Function):
         image: Tensor,
         reference: Tensor,
         pixels: Tensor,
+        pairs: Tensor,
         blocks: Tensor,
         matrix: Tensor,
         mean: bool,
     ) -> tuple[Tensor, ...]:
         error = padded(image - reference)
-        reduced = block_conv_forth(error, pixels)
-        found = bands(error, matrix)
+        reduced = block_conv_forth(error, pixels, pairs)
+        opponent = mixed(matrix, error)
         total = error.abs_().sum((1, 2, 3)) if mean else error.new_zeros(error.shape[0])
+        del error  # the first band needs as much
+        found = bands(opponent)
         return (reduced, *found[:MAGNITUDES], total / image[0].numel(), *found[MAGNITUDES:])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        image, reference, _, blocks, matrix, ctx.mean = inputs
+        image, reference, _, _, blocks, matrix, ctx.mean = inputs
         signs = output[len(Readings._fields) :]
         ctx.save_for_backward(image, reference, blocks, matrix, *signs)
         ctx.mark_non_differentiable(*signs)
@@ -95,4 +98,4 @@ class _Readings(Function):
             share = (grads[MAGNITUDES] / image[0].numel())[:, None, None, None]
             grad = plus(grad, times((image - reference).sign_(), share))
         first, second, *_ = ctx.needs_input_grad
-        return grad if first else None, -grad if second else None, None, None, None, None
+        return (grad if first else None, -grad if second else None, *[None] * 5)

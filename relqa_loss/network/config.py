@@ -118,9 +118,7 @@ class NetworkConfig:
     def base(cls) -> NetworkConfig:
         """Of the shipped ``relqa-base``: nothing learned at stride 16, ``derivatives``, and more
         weight on errors that are ``confined`` to less than a ninth of the image."""
-        return cls(
-            widths=(8, 16, 32), error_widths=(8, 16, 32), derivatives=True, confined=1 / 3
-        )
+        return cls(widths=(8, 16, 32), error_widths=(8, 16, 32), derivatives=True, confined=1 / 3)
 
     @classmethod
     def nano(cls) -> NetworkConfig:

@@ -14,15 +14,19 @@ they are on each way (:mod:`~relqa_loss.network.derivatives`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relqa_loss.network._layout import (
+    NARROW,
+    apart,
     channels_last,
     first,
     last,
+    one_by_one_on_a_cpu,
     padded,
     pointwise,
     repeated,
@@ -56,10 +60,26 @@ class _ErrorStage(nn.Module):
         nn.init.normal_(self.mix.weight, std=0.5 / (9 * outputs) ** 0.5)
         _init_gate(self.gate)
 
-    def forward(self, error: Tensor, reference: Tensor) -> Tensor:
-        error = frozen_conv(error, self.reduce.weight, stride=2)
-        error = error * _bounded(pointwise(self.gate, reference))
+    def forward(self, error: Tensor, gate: Tensor) -> Tensor:
+        error = frozen_conv(error, self.reduce.weight, stride=2) * gate
         return frozen_conv(error, self.mix.weight, padding=1).add_(error)
+
+
+class NarrowGate(Settling, nn.Conv2d):
+    """A 1×1 convolution to few channels, two cells at a time."""
+
+    def functions(self) -> tuple[Tensor, ...]:
+        weight = self.weight.flatten(1).T
+        left, right = F.pad(weight, (0, self.out_channels)), F.pad(weight, (self.out_channels, 0))
+        return torch.cat([left, right]), self.bias.repeat(2)  # type: ignore[union-attr]
+
+    def forward(self, image: Tensor) -> Tensor:
+        if self.out_channels > NARROW or not one_by_one_on_a_cpu(image):
+            return pointwise(self, image)
+        count, channels, height, width = image.shape
+        weight, bias = self.settled()
+        pairs = torch.addmm(bias, last(image).reshape(-1, 2 * channels), weight)
+        return apart(first(pairs.view(count, height, width // 2, -1)))
 
 
 class _FirstStage(Settling):
@@ -68,7 +88,7 @@ class _FirstStage(Settling):
     def __init__(self, outputs: int, features: int) -> None:
         super().__init__()
         self.reduce = nn.Conv2d(12, outputs, 3, padding=1, bias=False)
-        self.gate = nn.Conv2d(features, outputs, 1)
+        self.gate = NarrowGate(features, outputs, 1)
         nn.init.kaiming_normal_(self.reduce.weight, nonlinearity="linear")
         _init_gate(self.gate)
 
@@ -77,9 +97,6 @@ class _FirstStage(Settling):
 
     def kernel(self) -> BlockKernel:
         return BlockKernel(*self.settled())
-
-    def forward(self, reduced: Tensor, reference: Tensor) -> Tensor:
-        return reduced * _bounded(pointwise(self.gate, reference))
 
 
 def _init_gate(gate: nn.Conv2d) -> None:
@@ -90,7 +107,8 @@ def _init_gate(gate: nn.Conv2d) -> None:
 def _bounded(gate: Tensor) -> Tensor:
     # Bounded, so that no reference makes the distance explode; its sign may change, so that
     # products with the reference's own structure (is this a loss of contrast?) are possible.
-    return (gate / gate.abs().add_(1)).mul_(2)
+    size = gate.abs().add_(1)
+    return (gate / size if gate.requires_grad else gate.div_(size)).mul_(2)
 
 
 class _Judgement(Settling):
@@ -109,8 +127,13 @@ class _Judgement(Settling):
         blend = by_sign(F.softplus(self.blend), self.signed, 1)
         return blend.flatten(1).T.contiguous(), F.softplus(self.weigh).view(-1, 1)
 
+    def seen(self, reference: Tensor) -> Tensor:
+        """How visible magnitudes are in front of this reference, N×h×w×width."""
+        logits = last(pointwise(self.visibility, reference)).add_(0.5)
+        return softplus(logits.clamp(UNSEEN, GLARING))
+
     def forward(
-        self, error: Tensor, unsigned: Tensor, reference: Tensor, coarser: Tensor | None
+        self, error: Tensor, unsigned: Tensor, seen: Tensor, coarser: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """``N×width×h×w`` visible magnitudes, before saturation, and ``N×1×h×w``: what they
         contribute to the distance."""
@@ -119,8 +142,7 @@ class _Judgement(Settling):
         visible = blended(last(error), last(unsigned), blend)
         if coarser is not None:
             visible = last(repeated(coarser).add_(first(visible)))
-        seen = last(pointwise(self.visibility, reference)).add_(0.5).clamp(UNSEEN, GLARING)
-        visible = visible * softplus(seen)
+        visible = visible * seen
         return first(visible), first(saturated_cells(visible, weigh))
 
 
@@ -170,13 +192,26 @@ class RadialDistance(nn.Module):
             )
         )
 
+    def prepared(self, encoded: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """All that :meth:`forward` needs of a reference, of what the encoder makes of it.
+
+        Features themselves are not among it: they would be a fifth of the peak of memory.
+        """
+        finest, *coarser = encoded[: len(self.stages) + 1]
+        stages: Iterable[Any] = self.stages
+        judgements: Iterable[Any] = self.judgements
+        gates = [self.first.gate(finest)]
+        gates += [pointwise(each.gate, of) for each, of in zip(stages, coarser, strict=True)]
+        seen = [each.seen(of) for each, of in zip(judgements, coarser, strict=False)]
+        return (*map(_bounded, gates), *seen, *encoded[len(gates) :])
+
     def forward(self, image: Tensor, reference: Tensor, features: Sequence[Tensor]) -> Tensor:
         """Image and reference N×3×H×W → density N×1×H'/4×W'/4 on the padded grid, non-negative.
 
         Args:
             image: What is judged.
             reference: What it is compared with.
-            features: All that the encoder makes of the reference.
+            features: Of the reference, by :meth:`prepared`.
         """
         return self._density(image, reference, features, mean=False)[0]
 
@@ -192,12 +227,13 @@ class RadialDistance(nn.Module):
         reduced, *bands, smooth, error = readings(
             image, reference, self.first.kernel(), self.pyramid, mean=mean
         )
-        current = self.first(reduced, features[0])
+        (gate, *gates), seen, structure = self._parts(features)
+        current = reduced * gate
         del reduced  # it would show in the peak of memory
         finest = mean_magnitude(current)
-        errors, strides = [], len(self.stages) + 1
-        for stage, seen in zip(self.stages, features[1:strides], strict=True):
-            current = stage(current, seen)
+        errors = []
+        for stage, gate in zip(self.stages, gates, strict=True):
+            current = stage(current, gate)
             errors.append(current)
         bands = [channels_last(band) for band in bands]
         unsigned = [torch.cat([bands[0], finest], 1), *bands[1:]]
@@ -206,13 +242,21 @@ class RadialDistance(nn.Module):
         visible: Tensor | None = None
         for level in reversed(range(len(self.judgements))):
             visible, density = self.judgements[level](
-                errors[level], unsigned[level], features[level + 1], visible
+                errors[level], unsigned[level], seen[level], visible
             )
             densities.append(density)
         learned = _summed(densities)
         if self.derivatives:
-            learned = weighed(learned, smooth, Structure(*features[strides:]))
+            learned = weighed(learned, smooth, Structure(*structure))
         return learned + self.floor * plain, error
+
+    def _parts(
+        self, features: Sequence[Tensor]
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]:
+        """Gates, visibilities and structure: of what :meth:`prepared` gave."""
+        gates = len(self.stages) + 1
+        seen = gates + len(self.judgements)
+        return features[:gates], features[gates:seen], features[seen:]
 
     def plain(self, image: Tensor, reference: Tensor) -> Tensor:
         """The part of the density's mean that no weight can change, of shape N."""

@@ -101,7 +101,7 @@ class ParityNetwork(nn.Module):
         A reference that many images are compared with needs to be encoded only once. The encoding
         holds on to ``image``, which must not be changed in place as long as it is used.
         """
-        return Encoding(image, self.encoder(_centred(image)))
+        return Encoding(image, self.error.prepared(self.encoder(_centred(image))))
 
     def forward(
         self,

@@ -131,6 +131,10 @@ class PatchDistance(Settling):
         )
         return patch_kernel(self.filters.T), *blends, *(F.softplus(each) for each in self.weigh)
 
+    def prepared(self, encoded: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """All that :meth:`forward` needs of a reference: what the encoder makes of it."""
+        return encoded
+
     def forward(self, image: Tensor, reference: Tensor, features: Sequence[Tensor]) -> Tensor:
         """Image and reference N×3×H×W → density N×1×H'/4×W'/4 on the padded grid, non-negative.
 

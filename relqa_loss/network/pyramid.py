@@ -50,7 +50,7 @@ class PixelPyramid(nn.Module):
         at full resolution those would take most of the time.
         """
         matrix = self.opponent.to(image.dtype)
-        return _mixed(matrix, _coarser(sum_blocks(image).mul_(0.25), 1).contiguous())
+        return mixed(matrix, _coarser(sum_blocks(image).mul_(0.25), 1).contiguous())
 
     def forward(self, difference: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Magnitudes of the bands, and the smooth difference that the bands below stride 4 leave.
@@ -70,7 +70,7 @@ class _Bands(Function):
 
     @staticmethod
     def forward(difference: Tensor, matrix: Tensor) -> tuple[Tensor, ...]:
-        return bands(difference, matrix)
+        return bands(mixed(matrix, difference))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, ...]) -> None:
@@ -88,9 +88,10 @@ MAGNITUDES = 4
 """Of what :func:`bands` returns, those that come first; signs follow."""
 
 
-def bands(difference: Tensor, matrix: Tensor) -> tuple[Tensor, ...]:
-    """What :class:`PixelPyramid` makes of ``difference``, N×3×H×W, and the signs of the bands."""
-    current = _mixed(matrix, difference)
+def bands(difference: Tensor) -> tuple[Tensor, ...]:
+    """What :class:`PixelPyramid` makes of a difference in opponent colours, N×3×H×W, and the signs
+    of the bands; may overwrite it."""
+    current = difference
     magnitudes, signs = [], []
     for level in range(BANDS):
         coarse = _coarser(current, level)
@@ -117,10 +118,10 @@ def bands_adjoint(grads: Sequence[Tensor], signs: Sequence[Tensor], matrix: Tens
         grad = _plus_coarser_adjoint(band, grad - sum_blocks(band), level)
         if level == _GATHER:
             grad = plus(grad, smooth)
-    return _mixed(matrix.T, grad)
+    return mixed(matrix.T, grad)
 
 
-def _mixed(matrix: Tensor, image: Tensor) -> Tensor:
+def mixed(matrix: Tensor, image: Tensor) -> Tensor:
     """Each pixel's channels times ``matrix``.
 
     A 1×1 convolution with so few channels takes up to seventy times as long on several threads.
@@ -148,9 +149,13 @@ def _coarser(image: Tensor, level: int) -> Tensor:
     """
     if not _many(image, level):
         return F.avg_pool2d(image, 4, 2, 1, count_include_pad=False)
-    blocks = sum_blocks(F.pad(image, (1, 1, 1, 1)))
-    rows = blocks[..., :-1, :] + blocks[..., 1:, :]
-    return _means(rows[..., :-1] + rows[..., 1:])
+    # Four rows to one before anything is padded: that would be a copy of the whole image.
+    rows = image[..., ::2, :] + image[..., 1::2, :]
+    rows[..., 1:, :].add_(image[..., 1:-1:2, :])
+    rows[..., :-1, :].add_(image[..., 2::2, :])
+    rows = F.pad(rows, (1, 1))
+    pairs = rows[..., ::2] + rows[..., 1::2]
+    return _means(pairs[..., :-1] + pairs[..., 1:])
 
 
 def _plus_coarser_adjoint(band: Tensor, grad: Tensor, level: int) -> Tensor:

@@ -15,7 +15,6 @@ from relqa_loss.network._layout import (
     depth_to_space,
     first,
     last,
-    on_pixels,
     space_to_depth,
 )
 from relqa_loss.network._lean import (
@@ -56,7 +55,9 @@ FILTERS = torch.randn(48, 5, generator=torch.Generator().manual_seed(4)).double(
 PATCHES = patch_kernel(FILTERS.T)
 PIXELS = torch.randn(5, 12, 3, 3, generator=torch.Generator().manual_seed(5)).double()
 BIAS = torch.rand(5, generator=torch.Generator().manual_seed(6)).double()
-BLOCKS = BlockKernel(on_pixels(PIXELS), by_position(PIXELS))
+BLOCKS = BlockKernel.of(PIXELS)
+WIDE = torch.cat([PIXELS, PIXELS.flip(0)])
+"""Of too many channels to work out two cells as one."""
 TARGET = torch.zeros((), dtype=torch.float64)
 
 
@@ -135,6 +136,11 @@ CASES = {
     "frozen convolution of blocks": (
         lambda image: block_conv(image, BLOCKS, BIAS),
         lambda image: F.conv2d(F.pixel_unshuffle(image, 2), PIXELS, BIAS, padding=1),
+        3,
+    ),
+    "frozen convolution of blocks to more channels": (
+        lambda image: block_conv(image, BlockKernel.of(WIDE)),
+        lambda image: F.conv2d(F.pixel_unshuffle(image, 2), WIDE, padding=1),
         3,
     ),
     "channel error": (lambda error: channel_error(error, TARGET),
