@@ -10,8 +10,7 @@ from torch import Tensor, nn
 GRID = 16
 """The coarsest stride; sides are padded to a multiple of it."""
 NARROW = 8
-"""Channels up to which two cells side by side are worked out as one. Where registers hold sixteen
-numbers, libraries take as long for eight of them; where they hold eight, pairs cost nothing."""
+"""Channels of half a register, where that holds sixteen numbers."""
 
 
 def padded(image: Tensor) -> Tensor:
@@ -138,13 +137,22 @@ def on_pixels(weight: Tensor) -> Tensor:
     return kernel.contiguous(memory_format=torch.channels_last)
 
 
-def in_pairs(kernel: Tensor) -> Tensor:
-    """A kernel by :func:`on_pixels`, as one for two cells side by side: for :func:`apart`."""
-    left, right = F.pad(kernel, (0, 2)), F.pad(kernel, (2, 0))
-    return torch.cat([left, right]).contiguous(memory_format=torch.channels_last)
+def pairs_pay(channels: int, values: Tensor) -> bool:
+    """Whether two cells side by side are better worked out as one.
+
+    With registers of sixteen numbers libraries take as long for eight channels as for twice as
+    many; with shorter ones pairs cost nothing.
+    """
+    return channels <= NARROW and one_by_one_on_a_cpu(values)
 
 
-def apart(pairs: Tensor) -> Tensor:
+def in_pairs(weight: Tensor, step: int) -> Tensor:
+    """Weights O×… for two cells side by side, 2·O×…: the second is ``step`` further along the last
+    dimension, and :func:`single` takes their outcomes apart."""
+    return torch.cat([F.pad(weight, (0, step)), F.pad(weight, (step, 0))])
+
+
+def single(pairs: Tensor) -> Tensor:
     """Cells that were side by side in one: N×2·C×h×w → N×C×h×2·w, a view if channels come last."""
     count, channels, height, width = pairs.shape
     return first(last(pairs).reshape(count, height, 2 * width, channels // 2))

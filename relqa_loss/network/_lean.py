@@ -16,14 +16,14 @@ from torch import Tensor
 from torch.autograd import Function
 
 from relqa_loss.network._layout import (
-    NARROW,
-    apart,
     by_position,
     depth_to_space,
     in_pairs,
     on_pixels,
     one_by_one_on_a_cpu,
     overwritable,
+    pairs_pay,
+    single,
     space_to_depth,
     times,
 )
@@ -68,7 +68,7 @@ class BlockKernel(NamedTuple):
     pixels: Tensor
     """By :func:`~relqa_loss.network._layout.on_pixels`."""
     pairs: Tensor
-    """By :func:`~relqa_loss.network._layout.in_pairs`."""
+    """Of these, by :func:`~relqa_loss.network._layout.in_pairs`."""
     blocks: Tensor
     """By :func:`~relqa_loss.network._layout.by_position`."""
 
@@ -76,7 +76,8 @@ class BlockKernel(NamedTuple):
     def of(cls, weight: Tensor) -> BlockKernel:
         """All forms of weights over channels of ``pixel_unshuffle``, O×4·C×3×3."""
         pixels = on_pixels(weight)
-        return cls(pixels, in_pairs(pixels), by_position(weight))
+        pairs = in_pairs(pixels, 2).contiguous(memory_format=torch.channels_last)
+        return cls(pixels, pairs, by_position(weight))
 
 
 def block_conv(image: Tensor, kernel: BlockKernel, bias: Tensor | None = None) -> Tensor:
@@ -95,10 +96,10 @@ def block_conv_forth(
 ) -> Tensor:
     """The values of :func:`block_conv`."""
     padding = pixels.shape[-1] // 2 - 1
-    if len(pixels) > NARROW or not one_by_one_on_a_cpu(image):
+    if not pairs_pay(len(pixels), image):
         return F.conv2d(image, pixels, bias, stride=2, padding=padding)
     twice = None if bias is None else bias.repeat(2)
-    return apart(F.conv2d(image, pairs, twice, stride=(2, 4), padding=padding))
+    return single(F.conv2d(image, pairs, twice, stride=(2, 4), padding=padding))
 
 
 def block_conv_back(grad: Tensor, blocks: Tensor) -> Tensor:
@@ -131,9 +132,7 @@ def mean_error(preds: Tensor, target: Tensor) -> Tensor:
 
 def saturate(magnitude: Tensor) -> Tensor:
     """v / (1 + v) + 0.1 v."""
-    fresh = 1 + magnitude
-    share = fresh.reciprocal_().mul_(magnitude) if overwritable(fresh) else magnitude / fresh
-    return share.add_(magnitude, alpha=0.1)
+    return (magnitude / (1 + magnitude)).add_(magnitude, alpha=0.1)
 
 
 def saturation_slope(magnitude: Tensor) -> Tensor:
@@ -239,9 +238,7 @@ class _MeanMagnitude(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (error,) = ctx.saved_tensors
-        signed = slope(error)
-        # Where the error has no sign its slope is zero.
-        signed = signed.copysign_(error) if overwritable(signed) else signed * error.sign()
+        signed = torch.copysign(slope(error), error)  # where the error has no sign this is zero
         return times(signed, F.interpolate(0.25 * grad, scale_factor=2.0, mode="nearest"))
 
 

@@ -21,15 +21,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relqa_loss.network._layout import (
-    NARROW,
-    apart,
     channels_last,
     first,
+    in_pairs,
     last,
-    one_by_one_on_a_cpu,
     padded,
+    pairs_pay,
     pointwise,
     repeated,
+    single,
 )
 from relqa_loss.network._lean import (
     GLARING,
@@ -69,17 +69,16 @@ class NarrowGate(Settling, nn.Conv2d):
     """A 1×1 convolution to few channels, two cells at a time."""
 
     def functions(self) -> tuple[Tensor, ...]:
-        weight = self.weight.flatten(1).T
-        left, right = F.pad(weight, (0, self.out_channels)), F.pad(weight, (self.out_channels, 0))
-        return torch.cat([left, right]), self.bias.repeat(2)  # type: ignore[union-attr]
+        weight = in_pairs(self.weight.flatten(1), self.in_channels).T.contiguous()
+        return weight, self.bias.repeat(2)  # type: ignore[union-attr]
 
     def forward(self, image: Tensor) -> Tensor:
-        if self.out_channels > NARROW or not one_by_one_on_a_cpu(image):
+        if not pairs_pay(self.out_channels, image):
             return pointwise(self, image)
         count, channels, height, width = image.shape
         weight, bias = self.settled()
         pairs = torch.addmm(bias, last(image).reshape(-1, 2 * channels), weight)
-        return apart(first(pairs.view(count, height, width // 2, -1)))
+        return single(first(pairs.view(count, height, width // 2, -1)))
 
 
 class _FirstStage(Settling):
@@ -107,8 +106,7 @@ def _init_gate(gate: nn.Conv2d) -> None:
 def _bounded(gate: Tensor) -> Tensor:
     # Bounded, so that no reference makes the distance explode; its sign may change, so that
     # products with the reference's own structure (is this a loss of contrast?) are possible.
-    size = gate.abs().add_(1)
-    return (gate / size if gate.requires_grad else gate.div_(size)).mul_(2)
+    return (gate / gate.abs().add_(1)).mul_(2)
 
 
 class _Judgement(Settling):

@@ -88,10 +88,9 @@ MAGNITUDES = 4
 """Of what :func:`bands` returns, those that come first; signs follow."""
 
 
-def bands(difference: Tensor) -> tuple[Tensor, ...]:
+def bands(current: Tensor) -> tuple[Tensor, ...]:
     """What :class:`PixelPyramid` makes of a difference in opponent colours, N×3×H×W, and the signs
     of the bands; may overwrite it."""
-    current = difference
     magnitudes, signs = [], []
     for level in range(BANDS):
         coarse = _coarser(current, level)
