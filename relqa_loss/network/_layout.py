@@ -87,6 +87,9 @@ def times(values: Tensor, others: Tensor) -> Tensor:
 
 def sum_blocks(image: Tensor) -> Tensor:
     """Sums over blocks of 2×2 pixels."""
+    if torch.compiler.is_compiling():
+        *before, height, width = image.shape
+        return image.reshape(*before, height // 2, 2, width // 2, 2).sum((-3, -1))
     if not one_by_one_on_a_cpu(image):
         return 4 * F.avg_pool2d(image, 2)  # ONNX does not know ``divisor_override``
     # A fraction of the time of pooling.
@@ -96,6 +99,11 @@ def sum_blocks(image: Tensor) -> Tensor:
 
 def repeated(cells: Tensor, times: int = 2) -> Tensor:
     """``times`` the resolution, by repetition."""
+    if torch.compiler.is_compiling():
+        # The gradient of an interpolation would add to one cell after the other.
+        *before, height, width = cells.shape
+        copies = cells[..., :, None, :, None].expand(*before, height, times, width, times)
+        return copies.reshape(*before, height * times, width * times)
     return F.interpolate(cells, scale_factor=float(times), mode="nearest")
 
 

@@ -23,6 +23,7 @@ from relqa_loss.network._layout import (
     one_by_one_on_a_cpu,
     overwritable,
     pairs_pay,
+    repeated,
     single,
     space_to_depth,
     times,
@@ -239,7 +240,7 @@ class _MeanMagnitude(Function):
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (error,) = ctx.saved_tensors
         signed = torch.copysign(slope(error), error)  # where the error has no sign this is zero
-        return times(signed, F.interpolate(0.25 * grad, scale_factor=2.0, mode="nearest"))
+        return times(signed, repeated(0.25 * grad))
 
 
 def slope(error: Tensor) -> Tensor:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from relqa_loss.network._layout import one_by_one_on_a_cpu, overwritable, plus, repeated, sum_blocks
+from relqa_loss.network._layout import one_by_one_on_a_cpu, plus, repeated, sum_blocks
 from relqa_loss.network._precision import full_precision
+from relqa_loss.network._windows import coarser, plus_coarser_adjoint
 
 BANDS = 4
 """Bands at strides 1, 2, 4 and 8; the low-pass rest at stride 16 comes on top."""
@@ -50,7 +50,7 @@ class PixelPyramid(nn.Module):
         at full resolution those would take most of the time.
         """
         matrix = self.opponent.to(image.dtype)
-        return mixed(matrix, _coarser(sum_blocks(image).mul_(0.25), 1).contiguous())
+        return mixed(matrix, coarser(sum_blocks(image).mul_(0.25), many=True).contiguous())
 
     def forward(self, difference: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Magnitudes of the bands, and the smooth difference that the bands below stride 4 leave.
@@ -93,7 +93,7 @@ def bands(current: Tensor) -> tuple[Tensor, ...]:
     of the bands; may overwrite it."""
     magnitudes, signs = [], []
     for level in range(BANDS):
-        coarse = _coarser(current, level)
+        coarse = coarser(current, many=level < _GATHER)
         # In place where images are large: new memory costs more than arithmetic.
         band = _less(current, coarse, level) if level < _GATHER else current - repeated(coarse)
         if level == _GATHER:
@@ -114,7 +114,7 @@ def bands_adjoint(grads: Sequence[Tensor], signs: Sequence[Tensor], matrix: Tens
     grad = rest * signs[-1]
     for level in reversed(range(BANDS)):
         band = _signed(split[level], signs[level], level)
-        grad = _plus_coarser_adjoint(band, grad - sum_blocks(band), level)
+        grad = plus_coarser_adjoint(band, grad - sum_blocks(band), many=level < _GATHER)
         if level == _GATHER:
             grad = plus(grad, smooth)
     return mixed(matrix.T, grad)
@@ -125,6 +125,8 @@ def mixed(matrix: Tensor, image: Tensor) -> Tensor:
 
     A 1×1 convolution with so few channels takes up to seventy times as long on several threads.
     """
+    if torch.compiler.is_compiling():  # which fuses this, and not a product of matrices
+        return (image.unsqueeze(-4) * matrix[:, :, None, None]).sum(-3)
     with full_precision(image):  # a backward pass may be called under autocast
         return torch.matmul(matrix, image.flatten(-2)).view(image.shape)
 
@@ -138,44 +140,6 @@ def _many(image: Tensor, level: int) -> bool:
     There, sums of slices take a fraction of the time of pooling.
     """
     return level < _GATHER and one_by_one_on_a_cpu(image)
-
-
-def _coarser(image: Tensor, level: int) -> Tensor:
-    """Half the resolution of this level, by means over 4×4 pixels.
-
-    Windows overlap so that no period of the grid goes unseen at the next level. At the border
-    the mean is over what there is, so that constants stay constant.
-    """
-    if not _many(image, level):
-        return F.avg_pool2d(image, 4, 2, 1, count_include_pad=False)
-    # Four rows to one before anything is padded: that would be a copy of the whole image.
-    rows = image[..., ::2, :] + image[..., 1::2, :]
-    rows[..., 1:, :].add_(image[..., 1:-1:2, :])
-    rows[..., :-1, :].add_(image[..., 2::2, :])
-    rows = F.pad(rows, (1, 1))
-    pairs = rows[..., ::2] + rows[..., 1::2]
-    return _means(pairs[..., :-1] + pairs[..., 1:])
-
-
-def _plus_coarser_adjoint(band: Tensor, grad: Tensor, level: int) -> Tensor:
-    """``band``, and the transpose of :func:`_coarser`; may overwrite both."""
-    if _many(band, level):
-        grad = F.pad(_means(grad), (1, 1, 1, 1))
-        grad = grad[..., :-1] + grad[..., 1:]
-        columns = grad.repeat_interleave(2, -1)[..., 1:-1]
-        rows = columns[..., :-1, :] + columns[..., 1:, :]
-        above, below = rows[..., :-1, :], rows[..., 1:, :]
-        if overwritable(band, rows):
-            band[..., ::2, :].add_(above)
-            band[..., 1::2, :].add_(below)
-            return band
-        return band + torch.stack([above, below], -2).flatten(-3, -2)
-    height, width = band.shape[-2:]
-    like = grad.new_empty(()).expand(*grad.shape[:-2], height, width)
-    adjoint: Tensor = torch.ops.aten.avg_pool2d_backward(
-        grad, like, [4, 4], [2, 2], [1, 1], False, False, None
-    )
-    return band + adjoint
 
 
 def _less(image: Tensor, coarse: Tensor, level: int) -> Tensor:
@@ -210,14 +174,3 @@ def _rows(image: Tensor, count: int) -> Tensor:
     """N×C×H×W → N×C×H/count×count×W, a view."""
     *before, height, width = image.shape
     return image.view(*before, height // count, count, width)
-
-
-def _means(sums: Tensor) -> Tensor:
-    """Sums over windows, as means over what each window has inside; in place."""
-    sums.mul_(1 / 16)
-    for side in (-1, -2):
-        size = sums.shape[side]
-        ends = sums.transpose(side, -1)[..., :: max(1, size - 1)]
-        # Three of four rows are inside at either end; two, if there is but one window.
-        ends.mul_(2.0 if size == 1 else 4 / 3)
-    return sums
