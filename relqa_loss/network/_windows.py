@@ -72,7 +72,7 @@ def _means(image: Tensor, side: int) -> Tensor:
 
     It would make 16 loads of each window of ``avg_pool2d``, each with a check of the border.
     """
-    even, odd = image.unflatten(side, (-1, 2)).unbind(side)
+    even, odd = torch.unflatten(image, side, (-1, 2)).unbind(side)
     rest = even.shape[side] - 1
     before = _padded(odd.narrow(side, 0, rest), side, 1, 0)
     after = _padded(even.narrow(side, 1, rest), side, 0, 1)
