@@ -91,7 +91,7 @@ def sum_blocks(image: Tensor) -> Tensor:
         *before, height, width = image.shape
         return image.reshape(*before, height // 2, 2, width // 2, 2).sum((-3, -1))
     if not one_by_one_on_a_cpu(image):
-        return 4 * F.avg_pool2d(image, 2)  # ONNX does not know ``divisor_override``
+        return 4 * F.avg_pool2d(image, 2)
     # A fraction of the time of pooling.
     rows = image[..., ::2, :] + image[..., 1::2, :]
     return rows[..., ::2] + rows[..., 1::2]
