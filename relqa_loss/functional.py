@@ -26,9 +26,11 @@ from relqa_loss._inputs import (
     reduce_batch,
     upsample_maps,
 )
+from relqa_loss._pairs import distances, encode_reference, maps, maps_and_distances, relations
+from relqa_loss._parts import in_parts
 from relqa_loss._preference import PreferBy, check_preference, log_lead, preference
 from relqa_loss.network._precision import full_precision
-from relqa_loss.network.model import Encoding, ParityNetwork, Relation
+from relqa_loss.network.model import ParityNetwork, Relation
 from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, load_pretrained
 
 RELATIONAL_WEIGHT = 0.003
@@ -92,8 +94,7 @@ def relate(
     factors = channel_tensor(channel_weights, network)
     cells = prepare_weight(weight, reference)
     with full_precision(reference):
-        encoded, seen = encode_pair(network, reference, image)
-        return network.relate(encoded, seen, factors, cells)
+        return relations(network, image, reference, factors, cells)
 
 
 def maps_and_distance(
@@ -110,7 +111,7 @@ def maps_and_distance(
     network, image, reference = _prepare(preds, target, weights, data_range, on_out_of_range)
     factors = channel_tensor(channel_weights, network)
     with full_precision(reference):
-        return network.maps_and_distance(encode_reference(network, reference), image, factors)
+        return maps_and_distances(network, image, reference, factors, None)
 
 
 def relational_distance(
@@ -161,8 +162,8 @@ def relational_distance(
     factors = channel_tensor(channel_weights, network)
     cells = prepare_weight(weight, reference)
     with full_precision(reference):
-        encoded = encode_reference(network, reference)
-        return reduce_batch(network.distance(encoded, image, factors, cells), reduction)
+        values = distances(network, image, reference, factors, cells)
+    return reduce_batch(values, reduction)
 
 
 def relational_score(
@@ -260,12 +261,12 @@ def distortion_maps(
         raise ValueError(f'size must be "grid" or "input", got {size!r}')
     network, image, reference = _prepare(preds, target, weights, data_range, on_out_of_range)
     with full_precision(reference):
-        maps = network.distortion_maps(reference, image)
+        found = maps(network, image, reference)
     if size == "input":
-        maps = upsample_maps(maps, (reference.shape[-2], reference.shape[-1]))
+        found = upsample_maps(found, (reference.shape[-2], reference.shape[-1]))
     if reduction == "none":
-        return maps
-    return maps.mean(0) if reduction == "mean" else maps.sum(0)
+        return found
+    return found.mean(0) if reduction == "mean" else found.sum(0)
 
 
 def spatial_map_weighted_loss(
@@ -403,19 +404,23 @@ def relational_preference(
     )
     factors = channel_tensor(channel_weights, network)
     cells = prepare_weight(weight, reference)
-    with full_precision(reference):
+
+    def leads(image: Tensor, other: Tensor, reference: Tensor, cells: Tensor | None) -> Tensor:
         encoded = encode_reference(network, reference)
         if by == "distance":
-            lead = log_lead(
+            return log_lead(
                 network.distance(encoded, image, factors, cells),
                 network.distance(encoded, other, factors, cells),
             )
-        else:
-            ours, theirs = (
-                network.relate(encoded, network.encode(seen), factors, cells).score
-                for seen in (image, other)
-            )
-            lead = ours - theirs
+        ours, theirs = (
+            network.relate(encoded, network.encode(seen), factors, cells).score
+            for seen in (image, other)
+        )
+        return ours - theirs
+
+    with full_precision(reference):
+        maps = by == "score" or factors is not None
+        lead = in_parts(leads, image, other, reference, cells, maps=maps)
         return reduce_batch(preference(lead, slope), reduction)
 
 
@@ -508,14 +513,18 @@ def preference_values(
     weight: Tensor | None,
 ) -> Tensor:
     """The N values of :func:`preference_loss`, from prepared images."""
-    cells = prepare_weight(weight, reference)
-    reference = reference.detach()
-    with full_precision(reference):
+
+    def leads(image: Tensor, baseline: Tensor, reference: Tensor, cells: Tensor | None) -> Tensor:
         encoded = encode_reference(network, reference)
         wanted = torch.is_grad_enabled() and not detach_baseline
         with torch.set_grad_enabled(wanted):
             theirs = network.distance(encoded, baseline, factors, cells)
-        lead = log_lead(network.distance(encoded, image, factors, cells), theirs)
+        return log_lead(network.distance(encoded, image, factors, cells), theirs)
+
+    cells = prepare_weight(weight, reference)
+    reference = reference.detach()
+    with full_precision(reference):
+        lead = in_parts(leads, image, baseline, reference, cells, maps=factors is not None)
         return F.softplus(slope * (margin - lead))
 
 
@@ -575,15 +584,14 @@ def weighted_values(
             wanted = torch.is_grad_enabled() and (True if relational_weight else not detach_maps)
             with torch.set_grad_enabled(wanted):
                 if relational_weight:
-                    encoded = encode_reference(network, reference)
-                    maps, distance = network.maps_and_distance(encoded, image, factors, cells)
+                    found, distance = maps_and_distances(network, image, reference, factors, cells)
                 else:
-                    maps = network.distortion_maps(reference, image)
+                    found = maps(network, image, reference)
             if detach_maps:
-                maps = maps.detach()
+                found = found.detach()
             if factors is not None:
-                maps = maps * factors[:, None, None]
-            visible = maps.abs().sum(1, keepdim=True)
+                found = found * factors[:, None, None]
+            visible = found.abs().sum(1, keepdim=True)
             error = error * (1 + map_gain * upsample_maps(visible, (height, width)))
         values = weighted_mean(error, weight)
         return values if distance is None else values + relational_weight * distance
@@ -597,19 +605,6 @@ def weighted_mean(error: Tensor, weight: Tensor | None) -> Tensor:
     share = weight.to(error.dtype).expand(error.shape[0], -1, -1, -1)
     total = share.sum((1, 2, 3))
     return (share * error).sum((1, 2, 3)) / torch.where(total > 0, total, 1.0)
-
-
-def encode_pair(
-    network: ParityNetwork, reference: Tensor, image: Tensor
-) -> tuple[Encoding, Encoding]:
-    """Encodings of both, recording gradients for the reference only if it asks for them."""
-    return encode_reference(network, reference), network.encode(image)
-
-
-def encode_reference(network: ParityNetwork, reference: Tensor) -> Encoding:
-    """The reference's encoding, recording gradients only if it asks for them."""
-    with torch.set_grad_enabled(torch.is_grad_enabled() and reference.requires_grad):
-        return network.encode(reference)
 
 
 def channel_tensor(

@@ -22,13 +22,13 @@ from relqa_loss._inputs import (
     prepare_weight,
     reduce_batch,
 )
+from relqa_loss._pairs import encode_reference, relations
+from relqa_loss._parts import in_parts
 from relqa_loss._preference import check_preference
 from relqa_loss.functional import (
     RELATIONAL_WEIGHT,
     Base,
     check_factors,
-    encode_pair,
-    encode_reference,
     fresh_network,
     preference_values,
     weighted_mean,
@@ -201,17 +201,24 @@ class RelationalLoss(_Loss):
     def forward(self, preds: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """The reduced loss of ``preds`` against ``target``."""
         image, reference = self._prepare(preds, target)
-        with full_precision(reference):
-            encoded = encode_reference(self.network, reference)
-            raw = self._unclamped(preds, image), self._unclamped(target, reference)
-            values = self._values(encoded, image, raw, weight)
-        return reduce_batch(values, self.reduction)
+        raw = self._unclamped(preds, image), self._unclamped(target, reference)
+        cells = prepare_weight(weight, image)
+
+        def values(image: Tensor, reference: Tensor, *others: Any) -> Tensor:
+            return self._values(encode_reference(self.network, reference), image, *others)
+
+        return self._reduced(values, image, reference, *raw, weight, cells)
 
     def _values(
-        self, encoding: Encoding, image: Tensor, raw: tuple[Tensor, Tensor], weight: Tensor | None
+        self,
+        encoding: Encoding,
+        image: Tensor,
+        raw: Tensor,
+        raw_reference: Tensor,
+        weight: Tensor | None,
+        cells: Tensor | None,
     ) -> Tensor:
-        """Distance and pixel term of each image; the latter is of ``raw``, image and reference."""
-        cells = prepare_weight(weight, image)
+        """Distance and pixel term of each image; the latter is of what clamping has not cut."""
         if not self.pixel_weight:
             return self.network.distance(encoding, image, self.factors, cells)
         if self.factors is None and weight is None and self.on_out_of_range != "clamp":
@@ -219,10 +226,20 @@ class RelationalLoss(_Loss):
         else:
             # First, so that its gradient comes last and is not in memory all the while.
             error = (
-                mean_error(*raw) if weight is None else weighted_mean(channel_error(*raw), weight)
+                mean_error(raw, raw_reference)
+                if weight is None
+                else weighted_mean(channel_error(raw, raw_reference), weight)
             )
             values = self.network.distance(encoding, image, self.factors, cells)
         return values + self.pixel_weight * error
+
+    def _reduced(
+        self, values: Callable[..., Tensor], image: Tensor, *others: Tensor | None
+    ) -> Tensor:
+        """What ``values`` gives of each image, without autocast, joined as asked for."""
+        with full_precision(image):
+            found = in_parts(values, image, *others, maps=self.factors is not None)
+        return reduce_batch(found, self.reduction)
 
     def _unclamped(self, given: Tensor, prepared: Tensor) -> Tensor:
         """``prepared`` with what ``"clamp"`` has cut, which the pixel term counts."""
@@ -243,8 +260,7 @@ class RelationalLoss(_Loss):
         image, reference = self._prepare(preds, target)
         cells = prepare_weight(weight, reference)
         with full_precision(reference):
-            encoded, seen = encode_pair(self.network, reference, image)
-            return self.network.relate(encoded, seen, self.factors, cells)
+            return relations(self.network, image, reference, self.factors, cells)
 
     def encode(self, target: Tensor) -> Encoding:
         """Encode a reference once, for many calls of :meth:`distance_to`.
@@ -295,10 +311,15 @@ class RelationalLoss(_Loss):
                 f"the encoding is of {count} image(s) of {encoding.size[0]}×{encoding.size[1]}, "
                 f"preds have shape {tuple(preds.shape)}"
             )
-        with full_precision(image):
-            raw = self._unclamped(preds, image), encoding.image.expand_as(image)
-            values = self._values(encoding, image, raw, weight)
-        return reduce_batch(values, self.reduction)
+        raw = self._unclamped(preds, image)
+        cells = prepare_weight(weight, image)
+
+        def values(image: Tensor, raw: Tensor, weight: Any, cells: Any, *encoded: Tensor) -> Tensor:
+            reference, *features = encoded
+            encoding = Encoding(reference, tuple(features))
+            return self._values(encoding, image, raw, reference.expand_as(raw), weight, cells)
+
+        return self._reduced(values, image, raw, weight, cells, encoding.image, *encoding.features)
 
     def _options(self) -> str:
         return f"pixel_weight={self.pixel_weight:g}, {super()._options()}"

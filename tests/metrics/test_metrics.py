@@ -94,13 +94,13 @@ def test_a_collection_runs_the_network_once(monkeypatch: pytest.MonkeyPatch) -> 
     data = pairs()
     collection.update(**data[0])
     calls = []
-    original = functional.encode_pair
+    original = functional.relations
 
     def count(*args: Any) -> Any:
         calls.append(1)
         return original(*args)
 
-    monkeypatch.setattr(functional, "encode_pair", count)
+    monkeypatch.setattr(functional, "relations", count)
     for pair in data[1:]:
         collection.update(**pair)
     assert len(calls) == len(data) - 1

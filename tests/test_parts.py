@@ -1,0 +1,159 @@
+"""On a CPU large batches are worked out a few images at a time, which nobody is to notice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from relqa_loss import (
+    RelationalLoss,
+    SpatialMapWeightedLoss,
+    _parts,
+    distortion_maps,
+    relate,
+    relational_distance,
+    relational_preference,
+)
+from relqa_loss.functional import maps_and_distance
+from relqa_loss.losses import PreferenceLoss
+from relqa_loss.network.model import ParityNetwork
+
+SIDE = 32
+COUNT = 5
+WEIGHTED = {"noise": 2.0}
+
+Measure = Callable[[Tensor, Tensor, Tensor], "Tensor | tuple[Tensor, ...]"]
+MEASURES: dict[str, Measure] = {
+    "loss": lambda a, b, _: RelationalLoss().double()(a, b),
+    "loss, nano": lambda a, b, _: RelationalLoss(weights="relqa-nano").double()(a, b),
+    "loss, clamped": lambda a, b, _: RelationalLoss(on_out_of_range="clamp").double()(3 * a - 1, b),
+    "loss, weights": lambda a, b, w: RelationalLoss(channel_weights=WEIGHTED).double()(a, b, w),
+    "loss, a weight for all": lambda a, b, w: RelationalLoss(reduction="none").double()(
+        a, b, w[:1]
+    ),
+    "loss, encoded": lambda a, b, w: (each := RelationalLoss().double()).distance_to(
+        each.encode(b), a, w
+    ),
+    "loss, one encoded": lambda a, b, _: (each := RelationalLoss().double()).distance_to(
+        each.encode(b[:1]), a
+    ),
+    "relation": lambda a, b, w: RelationalLoss().double().relation(a, b, w),
+    "spatial": lambda a, b, w: SpatialMapWeightedLoss(detach_maps=False).double()(a, b, w),
+    "spatial, maps alone": lambda a, b, _: SpatialMapWeightedLoss(
+        detach_maps=False, relational_weight=0
+    ).double()(a, b),
+    "preference loss": lambda a, b, w: PreferenceLoss().double()(a, a.detach().flip(0), b, w),
+    "relate": lambda a, b, w: relate(a, b, channel_weights=WEIGHTED, weight=w),
+    "distance": lambda a, b, w: relational_distance(a, b, reduction="none", weight=w),
+    "maps": lambda a, b, _: distortion_maps(a, b),
+    "maps and distance": lambda a, b, _: maps_and_distance(
+        a,
+        b,
+        data_range=1.0,
+        weights="relqa-base",
+        channel_weights=None,
+        on_out_of_range="raise",
+    ),
+    "preference": lambda a, b, w: relational_preference(a, a.detach().flip(0), b, weight=w),
+    "preference by score": lambda a, b, _: relational_preference(
+        a, a.detach().flip(0), b, by="score"
+    ),
+}
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """How many images the network sees at a time, in the order of its calls."""
+    counts: list[int] = []
+    for name in ("density", "_streams"):
+        original = getattr(ParityNetwork, name)
+
+        def counted(self: ParityNetwork, *given: Tensor, of: Callable[..., object] = original):  # type: ignore[no-untyped-def]
+            counts.append(len(given[-1] if isinstance(given[-1], Tensor) else given[-1].image))
+            return of(self, *given)
+
+        monkeypatch.setattr(ParityNetwork, name, counted)
+    original_loss = ParityNetwork.distance_and_error
+
+    def loss(self: ParityNetwork, reference: object, image: Tensor) -> tuple[Tensor, Tensor]:
+        counts.append(len(image))
+        return original_loss(self, reference, image)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ParityNetwork, "distance_and_error", loss)
+    return counts
+
+
+def values_and_gradient(measure: Measure) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    preds, target = torch.rand(2, COUNT, 3, SIDE, SIDE, generator=generator, dtype=torch.float64)
+    weight = torch.rand(COUNT, 1, SIDE, SIDE, generator=generator, dtype=torch.float64)
+    preds.requires_grad_()
+    found = measure(preds, target, weight)
+    values = [found] if isinstance(found, Tensor) else [*found]
+    (gradient,) = torch.autograd.grad(sum(each.square().sum() for each in values), preds)
+    return [*values, gradient]
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_parts_give_what_the_batch_gives(
+    name: str, seen: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = MEASURES[name]
+    whole = values_and_gradient(measure)
+    assert {*seen} == {COUNT}
+    seen.clear()
+    monkeypatch.setattr(_parts, "PIXELS", 4 * SIDE**2)
+    parts = values_and_gradient(measure)
+    assert max(seen) < COUNT
+    assert len(parts) == len(whole)
+    for part, together in zip(parts, whole, strict=True):
+        torch.testing.assert_close(part, together)
+
+
+@pytest.mark.parametrize(("channel_weights", "largest"), [(None, 4), (WEIGHTED, 2)])
+def test_parts_are_as_large_as_their_pixels_allow_and_alike(
+    channel_weights: dict[str, float] | None,
+    largest: int,
+    seen: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_parts, "PIXELS", 4 * SIDE**2)
+    loss = RelationalLoss(channel_weights=channel_weights)
+    for count in range(1, 10):
+        seen.clear()
+        loss(*torch.rand(2, count, 3, SIDE, SIDE))
+        parts = -(-count // largest)
+        assert {*seen} == {count // parts, -(-count // parts)}
+
+
+def test_an_image_with_more_pixels_is_not_divided(
+    seen: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_parts, "PIXELS", 10)
+    RelationalLoss()(*torch.rand(2, 3, 3, SIDE, SIDE))
+    assert seen == [1, 1, 1]
+
+
+def test_a_compiler_sees_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts would be calls in its graph, and another graph for each number of them."""
+    monkeypatch.setattr(_parts, "PIXELS", 2 * SIDE**2)
+    torch._dynamo.reset()
+    loss = RelationalLoss(reduction="none")
+    compiled = torch.compile(loss, fullgraph=True, dynamic=True, backend="eager")
+    for count in (4, 5, 9):  # 3 would be taken for the number of colours
+        images = torch.rand(2, count, 3, SIDE, SIDE)
+        with torch._dynamo.config.patch(error_on_recompile=count > 4):
+            torch.testing.assert_close(compiled(*images), loss(*images))
+    torch._dynamo.reset()
+
+
+def test_parts_can_be_mapped_and_differentiated_forward(monkeypatch: pytest.MonkeyPatch) -> None:
+    loss = RelationalLoss()
+    preds, target = torch.rand(2, 2, 3, 3, SIDE, SIDE)
+    whole = torch.func.vmap(torch.func.grad(loss))(preds, target)
+    monkeypatch.setattr(_parts, "PIXELS", SIDE**2)
+    parts = torch.func.vmap(torch.func.grad(loss))(preds, target)
+    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)
