@@ -72,10 +72,10 @@ def peak_memory(loss: Loss, preds: Tensor, target: Tensor) -> float:
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
         step(loss, preds, target)
-    return _running_peak(profile) / 2**20
+    return running_peak(profile) / 2**20
 
 
-def _running_peak(profile: torch.profiler.profile) -> int:
+def running_peak(profile: torch.profiler.profile) -> int:
     """Highest running sum of the allocator's events, which the profiler keeps in order of time."""
     results = profile.profiler.kineto_results  # type: ignore[union-attr]
     events = [event for event in results.events() if event.name() == "[memory]"]
