@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from _common import command, photographs, provenance, table
 from torch import Tensor
 
+from relqa_loss._pairs import relations
 from relqa_loss.evaluation.facts import FACTS, Fact, Verdict, judge_all
 from relqa_loss.evaluation.stimuli import Stimuli
 from relqa_loss.network import find_weights, load_pretrained
@@ -100,7 +101,7 @@ def main() -> None:
     def metrics(reference: Tensor, images: Tensor) -> dict[str, Tensor]:
         found = {}
         for name, network in networks.items():
-            relation = network(reference.expand_as(images), images)
+            relation = relations(network, images, reference.expand_as(images), None, None)
             found |= {f"distance{name}": relation.distance, f"score{name}": -relation.score}
         return found | familiar(arguments.metrics, reference, images)
 
