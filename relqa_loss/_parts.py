@@ -12,9 +12,9 @@ from relqa_loss.network._layout import one_by_one_on_a_cpu
 from relqa_loss.network.model import Relation
 
 PIXELS = 2**20
-"""Of a part at most; half as many where maps are worked out. No tensor of it then exceeds 16 MiB.
-What allocators take from the system for twice as much they give back once it is free, and the
-system clears it before it lends it again: that takes longer than the arithmetic."""
+"""Of a part at most; half as many where maps are worked out. No tensor of it then reaches 32 MiB.
+From there on glibc takes each from the system and gives it back once it is free, and the system
+clears memory before it lends it again: that takes longer than the arithmetic."""
 
 _Result = TypeVar("_Result", Tensor, Relation, tuple[Tensor, Tensor])
 
