@@ -10,32 +10,27 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from _common import command, provenance, table
-from speed import running_peak, shuffled, spread
+from speed import peak_on_cpu, shuffled, spread, step
+from speed_matrix import Cell, images, timed
 from torch import Tensor
 
 from relqa_loss import RelationalLoss, _parts, relate
 from relqa_loss.network import find_weights
 
 AS_IT_IS, AT_ONCE = _parts.PIXELS, 2**60
+CPU = torch.device("cpu")
 Step = Callable[[Tensor, Tensor], object]
 
 
 def training(weights: str) -> Step:
     """Forward and backward of a loss, with the gradient to the image."""
-    loss = RelationalLoss(weights=weights)
-
-    def step(preds: Tensor, target: Tensor) -> None:
-        preds.grad = None
-        loss(preds, target).backward()
-        preds.grad = None
-
-    return step
+    return partial(step, RelationalLoss(weights=weights))
 
 
 def validation(preds: Tensor, target: Tensor) -> object:
@@ -51,34 +46,29 @@ STEPS: dict[str, Step] = {
 }
 
 
-def milliseconds(step: Step, pixels: int, images: tuple[Tensor, Tensor]) -> float:
-    _parts.PIXELS = pixels
-    began = time.perf_counter()
-    step(*images)
-    return 1000 * (time.perf_counter() - began)
+def called(what: Step, pixels: int, pair: tuple[Tensor, Tensor]) -> Callable[[], object]:
+    """One call with parts of so many pixels."""
+
+    def call() -> object:
+        _parts.PIXELS = pixels
+        return what(*pair)
+
+    return call
 
 
-def mebibytes(step: Step, pixels: int, images: tuple[Tensor, Tensor]) -> float:
-    _parts.PIXELS = pixels
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
-        step(*images)
-    return running_peak(profile) / 2**20
-
-
-def measure(step: Step, count: int, size: int, repeats: int) -> list[object]:
-    generator = torch.Generator().manual_seed(0)
-    target = torch.rand(count, 3, size, size, generator=generator)
-    noise = 0.1 * torch.randn(target.shape, generator=generator)
-    images = (target + noise).clamp(0, 1).requires_grad_(), target
-    ways = (AS_IT_IS, AT_ONCE)
-    memory = [mebibytes(step, way, images) for way in ways]  # warms up, too
-    times: dict[int, list[float]] = {way: [] for way in ways}
-    for way in shuffled(ways, repeats):
-        times[way].append(milliseconds(step, way, images))
+def measure(what: Step, count: int, size: int, repeats: int) -> list[object]:
+    pair = images(Cell(size, count), CPU)
+    calls = {way: called(what, way, pair) for way in (AS_IT_IS, AT_ONCE)}
+    memory = []
+    for call in calls.values():  # warms up, too
+        pair[0].grad = None
+        memory.append(peak_on_cpu(call))
+    times: dict[int, list[float]] = {way: [] for way in calls}
+    for way in shuffled([*calls], repeats):
+        times[way].append(timed(calls[way], CPU))
     pairs = zip(times[AT_ONCE], times[AS_IT_IS], strict=True)
     ratio = statistics.median(once / parts for once, parts in pairs)
-    spreads = [spread(times[way]) for way in ways]
+    spreads = map(spread, times.values())
     return [f"{ratio:.2f}", f"{memory[1] / memory[0]:.2f}", *spreads, *map(round, memory)]
 
 
@@ -93,10 +83,10 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     rows: list[list[object]] = []
-    for name, step in STEPS.items():
+    for name, what in STEPS.items():
         for size in arguments.sizes:
             for count in arguments.batches:
-                row = measure(step, count, size, arguments.repeats)
+                row = measure(what, count, size, arguments.repeats)
                 rows.append([name, f"{size}² × {count}", *row])
     header = ("what", "images", "time at once ÷ as it is", "memory at once ÷ as it is")
     header += ("ms (quartiles)", "at once, ms", "MiB", "at once, MiB")

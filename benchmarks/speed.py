@@ -18,7 +18,7 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -69,13 +69,18 @@ def peak_memory(loss: Loss, preds: Tensor, target: Tensor) -> float:
         step(loss, preds, target)
         torch.cuda.synchronize(preds.device)
         return (torch.cuda.max_memory_allocated(preds.device) - before) / 2**20
+    return peak_on_cpu(lambda: step(loss, preds, target))
+
+
+def peak_on_cpu(call: Callable[[], object]) -> float:
+    """Most MiB that torch allocated during one call beyond what there was before it."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
-        step(loss, preds, target)
-    return running_peak(profile) / 2**20
+        call()
+    return _running_peak(profile) / 2**20
 
 
-def running_peak(profile: torch.profiler.profile) -> int:
+def _running_peak(profile: torch.profiler.profile) -> int:
     """Highest running sum of the allocator's events, which the profiler keeps in order of time."""
     results = profile.profiler.kineto_results  # type: ignore[union-attr]
     events = [event for event in results.events() if event.name() == "[memory]"]

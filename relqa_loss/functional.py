@@ -419,8 +419,8 @@ def relational_preference(
         return ours - theirs
 
     with full_precision(reference):
-        maps = by == "score" or factors is not None
-        lead = in_parts(leads, image, other, reference, cells, maps=maps)
+        mapped = by == "score" or factors is not None
+        lead = in_parts(leads, image, other, reference, cells, maps=mapped)
         return reduce_batch(preference(lead, slope), reduction)
 
 
