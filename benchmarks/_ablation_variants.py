@@ -171,8 +171,8 @@ class Recoloured(ParityNetwork):
 
     colour = "srgb"
 
-    def encode(self, image: Tensor) -> Encoding:
-        return super().encode(recolour(image, self.colour))
+    def encode(self, image: Tensor, *, structure: bool = True) -> Encoding:
+        return super().encode(recolour(image, self.colour), structure=structure)
 
     def distance(
         self, reference: Encoding, image: Tensor | Encoding, *arguments: Tensor | None

@@ -54,11 +54,17 @@ def maps_and_distances(
     reference: Tensor,
     factors: Tensor | None,
     cells: Tensor | None,
+    *,
+    structure: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """What :func:`relations` gives but for the scores, which cost a second distance."""
+    """What :func:`relations` gives but for the scores, which cost a second distance.
+
+    Without ``structure``, distances are those that a loss minimises, see
+    :meth:`~relqa_loss.network.ParityNetwork.encode`.
+    """
 
     def values(image: Tensor, reference: Tensor, cells: Tensor | None) -> tuple[Tensor, Tensor]:
-        encoded = encode_reference(network, reference)
+        encoded = encode_reference(network, reference, structure=structure)
         return network.maps_and_distance(encoded, image, factors, cells)
 
     return in_parts(values, image, reference, cells, maps=True)
@@ -69,7 +75,9 @@ def maps(network: ParityNetwork, image: Tensor, reference: Tensor) -> Tensor:
     return in_parts(network.distortion_maps, reference, image, maps=True)
 
 
-def encode_reference(network: ParityNetwork, reference: Tensor) -> Encoding:
+def encode_reference(
+    network: ParityNetwork, reference: Tensor, *, structure: bool = True
+) -> Encoding:
     """The reference's encoding, recording gradients only if it asks for them."""
     with torch.set_grad_enabled(torch.is_grad_enabled() and reference.requires_grad):
-        return network.encode(reference)
+        return network.encode(reference, structure=structure)

@@ -515,7 +515,7 @@ def preference_values(
     """The N values of :func:`preference_loss`, from prepared images."""
 
     def leads(image: Tensor, baseline: Tensor, reference: Tensor, cells: Tensor | None) -> Tensor:
-        encoded = encode_reference(network, reference)
+        encoded = encode_reference(network, reference, structure=False)
         wanted = torch.is_grad_enabled() and not detach_baseline
         with torch.set_grad_enabled(wanted):
             theirs = network.distance(encoded, baseline, factors, cells)
@@ -584,7 +584,9 @@ def weighted_values(
             wanted = torch.is_grad_enabled() and (True if relational_weight else not detach_maps)
             with torch.set_grad_enabled(wanted):
                 if relational_weight:
-                    found, distance = maps_and_distances(network, image, reference, factors, cells)
+                    found, distance = maps_and_distances(
+                        network, image, reference, factors, cells, structure=False
+                    )
                 else:
                     found = maps(network, image, reference)
             if detach_maps:

@@ -205,7 +205,8 @@ class RelationalLoss(_Loss):
         cells = prepare_weight(weight, image)
 
         def values(image: Tensor, reference: Tensor, *others: Any) -> Tensor:
-            return self._values(encode_reference(self.network, reference), image, *others)
+            encoding = encode_reference(self.network, reference, structure=False)
+            return self._values(encoding, image, *others)
 
         return self._reduced(values, image, reference, *raw, weight, cells)
 
@@ -275,7 +276,7 @@ class RelationalLoss(_Loss):
             on_out_of_range=self.on_out_of_range,
         )
         with full_precision(reference):
-            return encode_reference(self.network, reference.clone())
+            return encode_reference(self.network, reference.clone(), structure=False)
 
     def distance_to(
         self, encoding: Encoding, preds: Tensor, weight: Tensor | None = None

@@ -139,8 +139,8 @@ def _by_hand(
         for column in range(width):
             error = (preds - target)[:, :, row, column].abs().mean(1)
             total += error * (1 + gain * amount[:, row // 4, column // 4])
-    distance = relational_distance(preds, target, reduction="none", channel_weights=weights)
-    return total / (height * width) + factor * distance
+    loss = RelationalLoss(pixel_weight=0, reduction="none", channel_weights=weights)
+    return total / (height * width) + factor * loss(preds, target)
 
 
 @pytest.mark.parametrize(("gain", "factor"), [(1.0, 1.0), (2.5, 0.0), (0.0, 0.3), (0.0, 0.0)])
@@ -200,8 +200,8 @@ def test_functions_equal_modules(pair: tuple[Tensor, Tensor]) -> None:
     weights = {"ringing": 2.0}
     mask = torch.rand(3, 1, 45, 61)
     assert torch.equal(
-        relational_distance(*pair, channel_weights=weights, weight=mask),
-        RelationalLoss(channel_weights=weights, pixel_weight=0)(*pair, mask),
+        relational_distance(*pair, channel_weights=weights, weight=mask, reduction="none"),
+        RelationalLoss(channel_weights=weights).relation(*pair, mask).distance,
     )
     assert torch.equal(
         spatial_map_weighted_loss(*pair, channel_weights=weights, weight=mask),
@@ -271,11 +271,11 @@ def test_first_use_in_inference_mode_does_not_spoil_training(
 def test_default_device_and_dtype_do_not_matter(
     monkeypatch: pytest.MonkeyPatch, pair: tuple[Tensor, Tensor]
 ) -> None:
-    expected = relational_distance(*pair)
+    expected, loss = relational_distance(*pair), RelationalLoss()(*pair)
     monkeypatch.setattr(functional, "_networks", {})
     with torch.device("meta"):
         assert torch.equal(relational_distance(*pair), expected)
-        assert torch.equal(RelationalLoss(pixel_weight=0)(*pair), expected)
+        assert torch.equal(RelationalLoss()(*pair), loss)
     monkeypatch.setattr(functional, "_networks", {})
     torch.set_default_dtype(torch.float64)
     try:

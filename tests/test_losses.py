@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+import torch.nn.functional as F
 from steps import gradient, images, pair
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -104,9 +105,9 @@ def test_the_reference_is_encoded_without_gradient(
     states = []
     encode = loss.network.encode
 
-    def watch(image: Tensor) -> object:
+    def watch(image: Tensor, **options: bool) -> object:
         states.append(torch.is_grad_enabled())
-        return encode(image)
+        return encode(image, **options)
 
     monkeypatch.setattr(loss.network, "encode", watch)
     preds, target = pair()
@@ -163,7 +164,6 @@ def test_the_pixel_term_is_added(channels: int) -> None:
     preds, target = images(8, 2, 2, channels, 45, 61)
     error = (preds - target).abs()
     torch.testing.assert_close(mixed(preds, target), alone(preds, target) + 7 * error.mean())
-    torch.testing.assert_close(alone(preds, target), relational_distance(preds, target))
     weight = images(9, 2, 1, 45, 61)
     share = weight / weight.sum((1, 2, 3), keepdim=True)
     torch.testing.assert_close(
@@ -232,8 +232,24 @@ def test_relation_does_not_depend_on_reduction() -> None:
     preds, target = pair()
     relation = RelationalLoss(reduction="sum").relation(preds, target)
     assert relation.distance.shape == relation.score.shape == (2,)
-    alone = RelationalLoss(reduction="none", pixel_weight=0)
-    assert torch.equal(relation.distance, alone(preds, target))
+    assert torch.equal(relation.distance, relational_distance(preds, target, reduction="none"))
+
+
+def test_a_loss_does_not_ask_what_an_error_is_known_as() -> None:
+    """A metric counts moves for less and strong blurs for more; networks learn better without."""
+    target = F.avg_pool2d(images(10, 1, 3, 70, 70), 7, 1)
+    target = (0.5 + 4 * (target - 0.5)).clamp(0, 1)
+    moved = target.roll(1, -1)
+    blurred = F.avg_pool2d(F.pad(target, (2, 2, 2, 2), mode="reflect"), 5, 1)
+    for weights, less, more in (("relqa-base", 0.8, 1.2), ("relqa-nano", 1.0, 1.0)):
+        loss = RelationalLoss(pixel_weight=0, weights=weights)
+        ratio = {}
+        for preds in (moved, blurred):
+            metric = relational_distance(preds, target, weights=weights)
+            assert torch.equal(loss.relation(preds, target).distance[0], metric)
+            ratio[preds] = float(metric / loss(preds, target))
+        assert ratio[moved] <= less
+        assert ratio[blurred] >= more
 
 
 def test_float64_passes_gradcheck(loss: Loss) -> None:

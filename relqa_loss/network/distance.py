@@ -161,7 +161,6 @@ class RadialDistance(nn.Module):
         width: Width of the judgement at all of these strides but the first.
         floor: Weight of the plain error pyramid, see
             :class:`~relqa_loss.network.NetworkConfig`.
-        derivatives: Whether errors that derivatives of the reference explain weigh differently.
     """
 
     def __init__(
@@ -170,8 +169,6 @@ class RadialDistance(nn.Module):
         widths: Sequence[int],
         width: int,
         floor: float,
-        *,
-        derivatives: bool = False,
     ) -> None:
         super().__init__()
         self.floor = floor
@@ -181,7 +178,6 @@ class RadialDistance(nn.Module):
             _ErrorStage(before, after, seen)
             for before, after, seen in zip(widths[:-1], widths[1:], features[1:], strict=True)
         )
-        self.derivatives = derivatives
         finest = (widths[0], 0, 0)  # magnitudes at stride 2 are judged at stride 4
         self.judgements = nn.ModuleList(
             _Judgement(own, bands + extra, width, seen)
@@ -201,7 +197,7 @@ class RadialDistance(nn.Module):
         gates = [self.first.gate(finest)]
         gates += [pointwise(each.gate, of) for each, of in zip(stages, coarser, strict=True)]
         seen = [each.seen(of) for each, of in zip(judgements, coarser, strict=False)]
-        return (*map(_bounded, gates), *seen, *encoded[len(gates) :])
+        return (*map(_bounded, gates), *seen)
 
     def forward(self, image: Tensor, reference: Tensor, features: Sequence[Tensor]) -> Tensor:
         """Image and reference N×3×H×W → density N×1×H'/4×W'/4 on the padded grid, non-negative.
@@ -209,7 +205,9 @@ class RadialDistance(nn.Module):
         Args:
             image: What is judged.
             reference: What it is compared with.
-            features: Of the reference, by :meth:`prepared`.
+            features: Of the reference, by :meth:`prepared`; and its
+                :class:`~relqa_loss.network.derivatives.Structure`, if errors that it explains are
+                to weigh differently.
         """
         return self._density(image, reference, features, mean=False)[0]
 
@@ -244,14 +242,14 @@ class RadialDistance(nn.Module):
             )
             densities.append(density)
         learned = _summed(densities)
-        if self.derivatives:
+        if structure:
             learned = weighed(learned, smooth, Structure(*structure))
         return learned + self.floor * plain, error
 
     def _parts(
         self, features: Sequence[Tensor]
     ) -> tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]:
-        """Gates, visibilities and structure: of what :meth:`prepared` gave."""
+        """Gates, visibilities and structure, which may be none."""
         gates = len(self.stages) + 1
         seen = gates + len(self.judgements)
         return features[:gates], features[gates:seen], features[seen:]

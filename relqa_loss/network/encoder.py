@@ -1,4 +1,4 @@
-"""The encoder: features of the reference at strides 2, 4, 8 and so on, and its derivatives."""
+"""The encoder: features of the reference at strides 2, 4, 8 and so on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from relqa_loss.network._lean import BlockKernel, block_conv
 from relqa_loss.network._settled import Settling
-from relqa_loss.network.derivatives import Derivatives
 
 
 class _Stage(nn.Module):
@@ -51,12 +50,10 @@ class Encoder(nn.Module):
 
     Args:
         widths: Of the features, one for each stride.
-        derivatives: Whether to work out :class:`~relqa_loss.network.derivatives.Structure` too.
     """
 
-    def __init__(self, widths: Sequence[int], *, derivatives: bool = False) -> None:
+    def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
-        self.derivatives = Derivatives() if derivatives else None
         self.stem = _Stem(12, widths[0], 3)
         self.stages = nn.ModuleList(_Stage(inputs, outputs) for inputs, outputs in pairwise(widths))
         for module in self.modules():
@@ -68,12 +65,11 @@ class Encoder(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """``N×3×H×W`` (sides divisible by 16) → feature maps, and the structure's tensors."""
+        """``N×3×H×W`` (sides divisible by 16) → feature maps."""
         features = [self.stem(image)]
         for stage in self.stages:
             features.append(stage(features[-1]))
-        structure = () if self.derivatives is None else self.derivatives(image)
-        return (*features, *structure)
+        return tuple(features)
 
 
 def silu(values: Tensor) -> Tensor:

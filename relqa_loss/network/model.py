@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from relqa_loss.network._layout import corner, padded
 from relqa_loss.network.config import NetworkConfig
+from relqa_loss.network.derivatives import Derivatives
 from relqa_loss.network.distance import RadialDistance
 from relqa_loss.network.encoder import Encoder
 from relqa_loss.network.mapper import Mapper, Streams
@@ -76,6 +77,7 @@ class ParityNetwork(nn.Module):
         self.config = config = config or NetworkConfig()
         odd, even = config.odd_widths, config.even_widths
         self.encoder = _build_encoder(config)
+        self.derivatives = Derivatives() if config.derivatives else None
         self.mapper = Mapper(len(config.channels), config.stem_width, odd, even)
         self.direction_gate = even_conv(even[1], odd[1])
         self.direction_head = odd_conv(odd[1], 1)
@@ -95,13 +97,23 @@ class ParityNetwork(nn.Module):
         """The constant c of ``distance ≥ c · mean|image − reference|`` (images in [0, 1])."""
         return self.config.floor * float(self.scale)
 
-    def encode(self, image: Tensor) -> Encoding:
-        """Features of ``image`` (N×3×H×W in [0, 1]), for use in :meth:`relate`.
+    def encode(self, image: Tensor, *, structure: bool = True) -> Encoding:
+        """Features of ``image``, for use in :meth:`relate`.
 
         A reference that many images are compared with needs to be encoded only once. The encoding
         holds on to ``image``, which must not be changed in place as long as it is used.
+
+        Args:
+            image: N×3×H×W in [0, 1].
+            structure: Whether distances from this reference count small displacements for less and
+                strong blurs for more, if the network's configuration has it so. People judge like
+                that, and networks learn better without: a metric wants it, a loss does not.
         """
-        return Encoding(image, self.error.prepared(self.encoder(_centred(image))))
+        centred = _centred(image)
+        features = self.error.prepared(self.encoder(centred))
+        if structure and self.derivatives is not None:
+            features = (*features, *self.derivatives(centred))
+        return Encoding(image, features)
 
     def forward(
         self,
@@ -295,7 +307,7 @@ class ParityNetwork(nn.Module):
 def _build_encoder(config: NetworkConfig) -> Encoder | PatchEncoder:
     if config.distance == "patches":
         return PatchEncoder(config.widths, config.error_widths, config.judgement_width)
-    return Encoder(config.widths, derivatives=config.derivatives)
+    return Encoder(config.widths)
 
 
 def _build_distance(config: NetworkConfig) -> RadialDistance | PatchDistance:
@@ -306,7 +318,6 @@ def _build_distance(config: NetworkConfig) -> RadialDistance | PatchDistance:
         config.error_widths,
         config.judgement_width,
         config.floor,
-        derivatives=config.derivatives,
     )
 
 
