@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from relqa_loss._parts import in_parts
+from relqa_loss._parts import in_parts, values_in_parts
 from relqa_loss.network.model import Encoding, ParityNetwork, Relation
 
 
@@ -45,7 +45,7 @@ def distances(
     def values(image: Tensor, reference: Tensor, cells: Tensor | None) -> Tensor:
         return network.distance(encode_reference(network, reference), image, factors, cells)
 
-    return in_parts(values, image, reference, cells, maps=factors is not None)
+    return values_in_parts(values, image, reference, cells, maps=factors is not None)
 
 
 def maps_and_distances(

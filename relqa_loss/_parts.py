@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from relqa_loss._gradients import Part, WithGradients, backpropagated
 from relqa_loss.network._layout import one_by_one_on_a_cpu
 from relqa_loss.network.model import Relation
 
@@ -30,18 +32,10 @@ def in_parts(
         others: Of as many images, or of one for all of them; or None.
         maps: Whether ``function`` works maps out, which takes twice the memory.
     """
-    if not one_by_one_on_a_cpu(images):
-        return function(images, *others)
-    count, _, height, width = images.shape
-    largest = PIXELS // 2 if maps else PIXELS
-    parts = -(-count // max(1, largest // (height * width)))
+    parts = _parts(images, PIXELS // 2 if maps else PIXELS)
     if parts == 1:
         return function(images, *others)
-    split = [
-        [each] * parts if each is None or each.shape[0] != count else each.tensor_split(parts)
-        for each in (images, *others)
-    ]
-    results = [function(*part) for part in zip(*split, strict=True)]
+    results = [function(*part) for part in _divided(parts, images, *others)]
     if isinstance(results[0], Tensor):
         return torch.cat(results)
     joined = map(torch.cat, zip(*results, strict=True))
@@ -49,3 +43,49 @@ def in_parts(
         return Relation(*joined)
     one, other = joined
     return one, other
+
+
+def values_in_parts(
+    function: Callable[..., Tensor], images: Tensor, *others: Tensor | None, maps: bool
+) -> Tensor:
+    """:func:`in_parts` of a function that gives one value for each image.
+
+    A gradient is worked out part by part, too, and at once: what one part keeps for it still is at
+    hand then, and the batch keeps little more than the gradient.
+
+    Args:
+        function: Gives N values. Nothing but what it is given gets a gradient.
+        images: As for :func:`in_parts`.
+        others: The same.
+        maps: The same.
+    """
+    parts = _parts(images, PIXELS // 4 if maps else PIXELS // 2)
+    if parts == 1 or not backpropagated(images, *others) or _shared_gradient(images, *others):
+        return in_parts(function, images, *others, maps=maps)
+    values: Tensor = WithGradients.apply(function, partial(_divided, parts), images, *others)
+    return values
+
+
+def _parts(images: Tensor, largest: int) -> int:
+    """How many parts have ``largest`` pixels at most, or one image."""
+    if not one_by_one_on_a_cpu(images):
+        return 1
+    count, _, height, width = images.shape
+    return -(-count // max(1, largest // (height * width)))
+
+
+def _shared_gradient(images: Tensor, *others: Tensor | None) -> bool:
+    """Whether one for all images is to get a gradient: then it is not of one value alone."""
+    return any(
+        each is not None and each.requires_grad and each.shape[0] != images.shape[0]
+        for each in others
+    )
+
+
+def _divided(parts: int, images: Tensor, *others: Tensor | None) -> list[Part]:
+    count = images.shape[0]
+    split = [
+        [each] * parts if each is None or each.shape[0] != count else each.tensor_split(parts)
+        for each in (images, *others)
+    ]
+    return [list(part) for part in zip(*split, strict=True)]

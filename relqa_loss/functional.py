@@ -27,7 +27,7 @@ from relqa_loss._inputs import (
     upsample_maps,
 )
 from relqa_loss._pairs import distances, encode_reference, maps, maps_and_distances, relations
-from relqa_loss._parts import in_parts
+from relqa_loss._parts import values_in_parts
 from relqa_loss._preference import PreferBy, check_preference, log_lead, preference
 from relqa_loss.network._precision import full_precision
 from relqa_loss.network.model import ParityNetwork, Relation
@@ -420,7 +420,7 @@ def relational_preference(
 
     with full_precision(reference):
         mapped = by == "score" or factors is not None
-        lead = in_parts(leads, image, other, reference, cells, maps=mapped)
+        lead = values_in_parts(leads, image, other, reference, cells, maps=mapped)
         return reduce_batch(preference(lead, slope), reduction)
 
 
@@ -524,7 +524,7 @@ def preference_values(
     cells = prepare_weight(weight, reference)
     reference = reference.detach()
     with full_precision(reference):
-        lead = in_parts(leads, image, baseline, reference, cells, maps=factors is not None)
+        lead = values_in_parts(leads, image, baseline, reference, cells, maps=factors is not None)
         return F.softplus(slope * (margin - lead))
 
 

@@ -23,7 +23,7 @@ from relqa_loss._inputs import (
     reduce_batch,
 )
 from relqa_loss._pairs import encode_reference, relations
-from relqa_loss._parts import in_parts
+from relqa_loss._parts import values_in_parts
 from relqa_loss._preference import check_preference
 from relqa_loss.functional import (
     RELATIONAL_WEIGHT,
@@ -239,7 +239,7 @@ class RelationalLoss(_Loss):
     ) -> Tensor:
         """What ``values`` gives of each image, without autocast, joined as asked for."""
         with full_precision(image):
-            found = in_parts(values, image, *others, maps=self.factors is not None)
+            found = values_in_parts(values, image, *others, maps=self.factors is not None)
         return reduce_batch(found, self.reduction)
 
     def _unclamped(self, given: Tensor, prepared: Tensor) -> Tensor:

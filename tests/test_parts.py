@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from relqa_loss import (
     RelationalLoss,
@@ -79,9 +82,22 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
-def values_and_gradient(measure: Measure) -> list[Tensor]:
+class Kept:
+    """A tensor that a graph holds on to: sets tell tensors apart by their numbers."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+
+def images() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     preds, target = torch.rand(2, COUNT, 3, SIDE, SIDE, generator=generator, dtype=torch.float64)
+    return preds, target
+
+
+def values_and_gradient(measure: Measure) -> list[Tensor]:
+    preds, target = images()
+    generator = torch.Generator().manual_seed(1)
     weight = torch.rand(COUNT, 1, SIDE, SIDE, generator=generator, dtype=torch.float64)
     preds.requires_grad_()
     found = measure(preds, target, weight)
@@ -106,20 +122,92 @@ def test_parts_give_what_the_batch_gives(
         torch.testing.assert_close(part, together)
 
 
-@pytest.mark.parametrize(("channel_weights", "largest"), [(None, 4), (WEIGHTED, 2)])
+@pytest.mark.parametrize(
+    ("channel_weights", "gradient", "largest"),
+    [(None, False, 8), (WEIGHTED, False, 4), (None, True, 4), (WEIGHTED, True, 2)],
+)
 def test_parts_are_as_large_as_their_pixels_allow_and_alike(
     channel_weights: dict[str, float] | None,
+    gradient: bool,
     largest: int,
     seen: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_parts, "PIXELS", 4 * SIDE**2)
+    monkeypatch.setattr(_parts, "PIXELS", 8 * SIDE**2)
     loss = RelationalLoss(channel_weights=channel_weights)
     for count in range(1, 10):
         seen.clear()
-        loss(*torch.rand(2, count, 3, SIDE, SIDE))
+        preds, target = torch.rand(2, count, 3, SIDE, SIDE)
+        loss(preds.requires_grad_(gradient), target)
         parts = -(-count // largest)
         assert {*seen} == {count // parts, -(-count // parts)}
+
+
+@pytest.mark.parametrize("name", ["loss", "loss, clamped", "loss, weights", "preference loss"])
+def test_parts_can_be_differentiated_twice(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def curvature() -> Tensor:
+        preds, target = images()
+        value = MEASURES[name](preds.requires_grad_(), target, torch.ones(COUNT, 1, SIDE, SIDE))
+        with torch.autocast("cpu"):  # which would round what is worked out anew
+            (first,) = torch.autograd.grad(value.square(), preds, create_graph=True)
+        (second,) = torch.autograd.grad(first.square().sum(), preds)
+        return second
+
+    whole = curvature()
+    monkeypatch.setattr(_parts, "PIXELS", 4 * SIDE**2)
+    torch.testing.assert_close(curvature(), whole)
+
+
+def test_all_that_asks_for_it_gets_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gradients(shared: bool) -> list[Tensor]:
+        """To both images; and of one reference for all, if that is ``shared``."""
+        preds, target = images()
+        loss = RelationalLoss(reduction="none").double()
+        leaves = [preds.requires_grad_(), target[: 1 if shared else None].requires_grad_()]
+        values = loss.distance_to(loss.encode(leaves[1]), preds) if shared else loss(*leaves)
+        return [*torch.autograd.grad(values.square().sum(), leaves)]
+
+    for shared in (False, True):
+        monkeypatch.setattr(_parts, "PIXELS", 2**20)
+        whole = gradients(shared)
+        monkeypatch.setattr(_parts, "PIXELS", 4 * SIDE**2)
+        torch.testing.assert_close(gradients(shared), whole)
+
+
+def test_a_batch_keeps_its_gradient_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: weakref.WeakSet[Kept] = weakref.WeakSet()
+
+    def keep(tensor: Tensor) -> Kept:
+        kept.add(holder := Kept(tensor))
+        return holder
+
+    def held(pixels: int) -> int:
+        """Numbers that wait for the backward pass, the images themselves left out."""
+        monkeypatch.setattr(_parts, "PIXELS", pixels)
+        preds, target = images()
+        preds.requires_grad_()
+        kept.clear()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda holder: holder.tensor):
+            value = RelationalLoss().double()(preds, target)
+        own = {each.untyped_storage().data_ptr() for each in (preds, target)}
+        tensors = {each.tensor.untyped_storage().data_ptr(): each.tensor for each in kept}
+        count = sum(tensor.numel() for at, tensor in tensors.items() if at not in own)
+        value.backward()
+        return count
+
+    image = 3 * SIDE**2
+    assert COUNT * image <= held(4 * SIDE**2) < 1.1 * COUNT * image
+    assert held(2**20) > 2 * COUNT * image
+
+
+def test_a_checkpoint_works_parts_out_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_parts, "PIXELS", 4 * SIDE**2)
+    found = []
+    for step in (RelationalLoss(), partial(checkpoint, RelationalLoss(), use_reentrant=False)):
+        preds, target = images()
+        step(preds.requires_grad_(), target).backward()
+        found.append(preds.grad)
+    torch.testing.assert_close(*found)
 
 
 def test_an_image_with_more_pixels_is_not_divided(
