@@ -1,4 +1,4 @@
-"""Is the distance a loss? Recovery by gradient descent on it alone, and line scans.
+"""Is it a loss? Recovery by gradient descent on the distance alone, as losses have it; line scans.
 
     python benchmarks/trust.py --photos DIR [--weights NAME_OR_PATH …] [--out FILE.md]
 
@@ -33,7 +33,7 @@ def ours(weights: str) -> Distance:
 
     def distance(preds: Tensor, target: Tensor) -> Tensor:
         with torch.no_grad():
-            reference = network.encode(target)
+            reference = network.encode(target, structure=False)
         return network.distance(reference, network.encode(preds))
 
     return distance

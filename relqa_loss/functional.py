@@ -129,7 +129,8 @@ def relational_distance(
 
     ``distance ≥ c · mean|preds − target| / data_range`` holds for every pair, with c the network's
     ``floor``; with ``weight``, for the mean weighted alike. Channel weights below 1 leave at least
-    a twentieth of c.
+    a twentieth of c. It is what to report; :class:`~relqa_loss.RelationalLoss` is what to train
+    with.
 
     Args:
         preds: As for :func:`relate`, and so are the other arguments.
@@ -286,7 +287,8 @@ def spatial_map_weighted_loss(
 ) -> Tensor:
     """A per-pixel error that counts more where distortions are seen, plus the distance.
 
-    ``mean(base(preds, target) · (1 + map_gain · Σ_k w_k |M_k|)) + relational_weight · distance``.
+    ``mean(base(preds, target) · (1 + map_gain · Σ_k w_k |M_k|)) + relational_weight · distance``,
+    with the distance that :class:`~relqa_loss.RelationalLoss` minimises.
 
     Args:
         preds: As for :func:`relate`.
@@ -442,10 +444,10 @@ def preference_loss(
     """Minus the log-probability that ``preds`` are better than ``baseline``, to be minimised.
 
     ``softplus(slope · (log(D(preds) + ε) − log(D(baseline) + ε) + margin))`` with the distances D
-    from ``target`` and ε = 0.001: log 2 where both are equally far (without margin), and least
-    where ``preds`` equal the target. For a slope of 1 it is ``log(1 + D(preds) / D(baseline))``
-    but for ε. An image whose baseline is bad is pressed less than one whose baseline is good;
-    :func:`relational_distance` presses all alike.
+    from ``target`` that :class:`~relqa_loss.RelationalLoss` minimises, and ε = 0.001: log 2 where
+    both are equally far (without margin), and least where ``preds`` equal the target. For a slope
+    of 1 it is ``log(1 + D(preds) / D(baseline))`` but for ε. An image whose baseline is bad is
+    pressed less than one whose baseline is good; ``RelationalLoss`` presses all alike.
 
     Args:
         preds: As for :func:`relate`.

@@ -136,7 +136,9 @@ class RelationalLoss(_Loss):
     at least ``c · mean|preds − target| / data_range`` for every pair (c is :attr:`floor`) and zero
     only at identity: the pixel term is not there to make it safe but to make networks learn
     faster, above all to remove noise (``docs/recipes.md``). ``pixel_weight=0`` leaves the
-    distance alone, as :func:`relqa_loss.relational_distance` gives it. The image is encoded only
+    distance alone. It is that of :func:`relqa_loss.relational_distance` but for errors that are a
+    small displacement or a strong blur, which count as their size says: networks learn better so
+    (``docs/decisions.md``), and :meth:`relation` reports as metrics do. The image is encoded only
     if channels are weighted, so that is what weighting costs. The module is frozen:
     ``parameters()`` and ``state_dict()`` are empty, ``train()`` changes nothing, ``half()`` keeps
     it in float32, autocast is off inside. The idea follows "Pixel Perfect" (arXiv 2605.02863); the

@@ -22,7 +22,7 @@ class ImageScores:
     in an optimiser or a checkpoint.
 
     Args:
-        metric: ``"loss"``, the distance with the pixel term that
+        metric: ``"loss"``, the distance that metrics report with the pixel term that
             :class:`~relqa_loss.RelationalLoss` has by default, or ``"distance"`` alone: lower is
             better; ``"score"``: higher is better. The pixel term, which sees what the distance
             saturates at, chooses better (``docs/selection.md``).

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from relqa_loss import CHANNELS, RelationalLoss
+from relqa_loss import CHANNELS
 from relqa_loss.cli import select
 from relqa_loss.cli.main import main
 from relqa_loss.functional import relational_distance
 from relqa_loss.imageio import read_image
+from relqa_loss.losses import PIXEL_WEIGHT
 from relqa_loss.selection.folders import Job, Measure, PoolMeasure, name_folders, natural_key
 
 # The distance falls on every straight way to the reference, whatever the weights: the order of
@@ -75,7 +76,10 @@ def test_ranking_profile_and_reason(run: Path, weights: str, capsys) -> None:  #
     assert [row["name"] for row in document["ranking"]] == ["step-200", "step-1000", "step-0"]
     first, second, _ = document["ranking"]
     pair = [read_image(run / name / "3.png")[None] for name in ("step-200/outputs", "reference")]
-    expected = RelationalLoss(weights=weights)(*pair)
+    expected = (
+        relational_distance(*pair, weights=weights)
+        + PIXEL_WEIGHT * (pair[0] - pair[1]).abs().mean()
+    )
     assert document["values"]["step-200"]["3.png"] == pytest.approx(float(expected))
     assert first["gain_over_recommended"] is None
     assert second["gain_over_recommended"][2] < 0
