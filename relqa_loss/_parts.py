@@ -32,7 +32,7 @@ def in_parts(
         others: Of as many images, or of one for all of them; or None.
         maps: Whether ``function`` works maps out, which takes twice the memory.
     """
-    parts = _parts(images, PIXELS // 2 if maps else PIXELS)
+    parts = _parts(images, maps)
     if parts == 1:
         return function(images, *others)
     results = [function(*part) for part in _divided(parts, images, *others)]
@@ -59,18 +59,19 @@ def values_in_parts(
         others: The same.
         maps: The same.
     """
-    parts = _parts(images, PIXELS // 4 if maps else PIXELS // 2)
+    parts = _parts(images, maps)
     if parts == 1 or not backpropagated(images, *others) or _shared_gradient(images, *others):
         return in_parts(function, images, *others, maps=maps)
     values: Tensor = WithGradients.apply(function, partial(_divided, parts), images, *others)
     return values
 
 
-def _parts(images: Tensor, largest: int) -> int:
-    """How many parts have ``largest`` pixels at most, or one image."""
+def _parts(images: Tensor, maps: bool) -> int:
+    """How many there are, so that each has few enough pixels, or is one image."""
     if not one_by_one_on_a_cpu(images):
         return 1
     count, _, height, width = images.shape
+    largest = PIXELS // 2 if maps else PIXELS
     return -(-count // max(1, largest // (height * width)))
 
 

@@ -124,7 +124,7 @@ def test_parts_give_what_the_batch_gives(
 
 @pytest.mark.parametrize(
     ("channel_weights", "gradient", "largest"),
-    [(None, False, 8), (WEIGHTED, False, 4), (None, True, 4), (WEIGHTED, True, 2)],
+    [(None, False, 4), (WEIGHTED, False, 2), (None, True, 4), (WEIGHTED, True, 2)],
 )
 def test_parts_are_as_large_as_their_pixels_allow_and_alike(
     channel_weights: dict[str, float] | None,
@@ -133,7 +133,7 @@ def test_parts_are_as_large_as_their_pixels_allow_and_alike(
     seen: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_parts, "PIXELS", 8 * SIDE**2)
+    monkeypatch.setattr(_parts, "PIXELS", 4 * SIDE**2)
     loss = RelationalLoss(channel_weights=channel_weights)
     for count in range(1, 10):
         seen.clear()
