@@ -148,14 +148,24 @@ def test_parts_can_be_differentiated_twice(name: str, monkeypatch: pytest.Monkey
     def curvature() -> Tensor:
         preds, target = images()
         value = MEASURES[name](preds.requires_grad_(), target, torch.ones(COUNT, 1, SIDE, SIDE))
-        with torch.autocast("cpu"):  # which would round what is worked out anew
-            (first,) = torch.autograd.grad(value.square(), preds, create_graph=True)
+        (first,) = torch.autograd.grad(value.square(), preds, create_graph=True)
         (second,) = torch.autograd.grad(first.square().sum(), preds)
         return second
 
     whole = curvature()
     monkeypatch.setattr(_parts, "PIXELS", 4 * SIDE**2)
     torch.testing.assert_close(curvature(), whole)
+
+
+def test_autocast_does_not_round_what_is_worked_out_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_parts, "PIXELS", 4 * SIDE**2)
+    preds, target = (each.float() for each in images())
+    found = []
+    for enabled in (False, True):
+        value = RelationalLoss()(preds.requires_grad_(), target)
+        with torch.autocast("cpu", enabled=enabled):
+            found += torch.autograd.grad(value, preds, create_graph=True)
+    assert torch.equal(*found)
 
 
 def test_all_that_asks_for_it_gets_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
