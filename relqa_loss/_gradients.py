@@ -54,11 +54,16 @@ class WithGradients(torch.autograd.Function):
             ]
             with torch.enable_grad():
                 found = function(*leaves)
-                gradients.append(torch.autograd.grad(found.sum(), sources, allow_unused=True))
+                if found.requires_grad:
+                    gradients.append(torch.autograd.grad(found.sum(), sources, allow_unused=True))
             values.append(found.detach())
+        result = torch.cat(values)
+        if not gradients:  # nothing that wants one has a say, such as a detached baseline
+            ctx.mark_non_differentiable(result)
+            return result
         ctx.function, ctx.divide, ctx.wanted = function, divide, wanted
         ctx.save_for_backward(*map(_joined, zip(*gradients, strict=True)), *given)
-        return torch.cat(values)
+        return result
 
     @staticmethod
     def backward(ctx: Any, by_value: Tensor) -> tuple[Tensor | None, ...]:

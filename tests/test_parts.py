@@ -184,6 +184,16 @@ def test_all_that_asks_for_it_gets_a_gradient(monkeypatch: pytest.MonkeyPatch) -
         torch.testing.assert_close(gradients(shared), whole)
 
 
+def test_what_has_no_say_gets_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_parts, "PIXELS", 4 * SIDE**2)
+    baseline, target = images()
+    loss = PreferenceLoss()  # whose baseline is detached
+    value = loss(baseline.flip(0), baseline.requires_grad_(), target)
+    assert not value.requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(value, loss(baseline.flip(0), baseline, target))
+
+
 def test_a_batch_keeps_its_gradient_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: weakref.WeakSet[Kept] = weakref.WeakSet()
 
