@@ -16,6 +16,7 @@ import torch
 from _common import command, photographs, provenance, table
 from torch import Tensor
 
+from relqa_loss import RelationalLoss
 from relqa_loss.distortions import get_operator, operator_names
 from relqa_loss.evaluation.trust import (
     STARTS,
@@ -25,18 +26,14 @@ from relqa_loss.evaluation.trust import (
     recover,
     starting_point,
 )
-from relqa_loss.network import find_weights, load_pretrained
+from relqa_loss.network import find_weights
 
 
 def ours(weights: str) -> Distance:
-    network = load_pretrained(weights)
-
-    def distance(preds: Tensor, target: Tensor) -> Tensor:
-        with torch.no_grad():
-            reference = network.encode(target, structure=False)
-        return network.distance(reference, network.encode(preds))
-
-    return distance
+    """What is minimised, but for the pixel term."""
+    return RelationalLoss(
+        weights=weights, pixel_weight=0, reduction="none", on_out_of_range="ignore"
+    )
 
 
 def l1(preds: Tensor, target: Tensor) -> Tensor:

@@ -44,14 +44,15 @@ class WithGradients(torch.autograd.Function):
         divide: Callable[..., Iterable[Part]],
         *given: Tensor | None,
     ) -> Tensor:
-        wanted = [place for place, needed in enumerate(ctx.needs_input_grad[2:]) if needed]
+        needed = ctx.needs_input_grad[2:]
         values: list[Tensor] = []
         gradients: list[tuple[Tensor | None, ...]] = []
         for part in divide(*given):
-            leaves = [None if each is None else each.detach() for each in part]
-            sources = [
-                leaf.requires_grad_() for place in wanted if (leaf := leaves[place]) is not None
+            leaves = [
+                None if each is None else each.detach().requires_grad_(need)
+                for each, need in zip(part, needed, strict=True)
             ]
+            sources = [leaf for leaf in leaves if leaf is not None and leaf.requires_grad]
             with torch.enable_grad():
                 found = function(*leaves)
                 if found.requires_grad:
@@ -61,7 +62,8 @@ class WithGradients(torch.autograd.Function):
         if not gradients:  # nothing that wants one has a say, such as a detached baseline
             ctx.mark_non_differentiable(result)
             return result
-        ctx.function, ctx.divide, ctx.wanted = function, divide, wanted
+        ctx.function, ctx.divide = function, divide
+        ctx.wanted = [place for place, need in enumerate(needed) if need]
         ctx.save_for_backward(*map(_joined, zip(*gradients, strict=True)), *given)
         return result
 

@@ -203,6 +203,10 @@ def test_functions_equal_modules(pair: tuple[Tensor, Tensor]) -> None:
         relational_distance(*pair, channel_weights=weights, weight=mask, reduction="none"),
         RelationalLoss(channel_weights=weights).relation(*pair, mask).distance,
     )
+    assert torch.equal(  # of a network whose losses minimise what its metrics report
+        relational_distance(*pair, channel_weights=weights, weight=mask, weights="relqa-nano"),
+        RelationalLoss(channel_weights=weights, pixel_weight=0, weights="relqa-nano")(*pair, mask),
+    )
     assert torch.equal(
         spatial_map_weighted_loss(*pair, channel_weights=weights, weight=mask),
         SpatialMapWeightedLoss(channel_weights=weights)(*pair, mask),
