@@ -191,7 +191,7 @@ class RadialDistance(nn.Module):
 
         Features themselves are not among it: they would be a fifth of the peak of memory.
         """
-        finest, *coarser = encoded[: len(self.stages) + 1]
+        finest, *coarser = encoded
         stages: Iterable[Any] = self.stages
         judgements: Iterable[Any] = self.judgements
         gates = [self.first.gate(finest)]
