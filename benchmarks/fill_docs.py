@@ -10,7 +10,8 @@ A place in a Markdown file of ``--docs`` looks like this::
 
 and is given the second table under the heading of ``restoration.md`` that starts with "denoiser".
 Without a number it is the first table, without a heading what stands before all headings. Places
-whose file is not in ``--figures`` stay as they are, and are named.
+whose file is not in ``--figures`` stay as they are, and are named. The README's table of gains is
+made from what ``recipes.md`` shows then.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+from _gains import with_gains
 
 from relqa_loss._files import write_atomically
 
@@ -95,6 +98,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--figures", type=Path, required=True, help="folder of the .md files")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs")
+    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
     arguments = parser.parse_args()
     for path in documents(arguments.docs):
         missing: list[str] = []
@@ -105,6 +109,10 @@ def main() -> int:
         write_atomically(path, text.encode())
         left = f", left as they were: {', '.join(missing)}" if missing else ""
         sys.stdout.write(f"{path.name}{left}\n")
+    recipes = arguments.docs / "recipes.md"
+    if recipes.is_file():
+        readme = with_gains(arguments.readme.read_text("utf-8"), recipes.read_text("utf-8"))
+        write_atomically(arguments.readme, readme.encode())
     return 0
 
 

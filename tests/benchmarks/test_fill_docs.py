@@ -118,3 +118,46 @@ def test_the_places_of_the_documentation_are_filled(fill: ModuleType) -> None:
         for match in found:
             content = match[0].removeprefix(match["begin"]).removesuffix(match["end"]).strip()
             assert content, f"{path.name}: nothing at {match['what']}"
+
+
+CONTEST = """
+| better by | PSNR, dB | DSS | judges won / lost |
+| --- | --- | --- | --- |
+| RelationalLoss over L1 | -0.10 [-0.20, -0.05] worse | +0.1 [+0.0, +0.2] better | 1 / 0 of 1 |
+| RelationalLoss over MS-SSIM + L1 | +2.00 [+1.00, +3.00] better | +0.1 [-0.1, +0.2] | 0 / 0 of 1 |
+
+"""
+
+
+def test_the_readme_shows_the_gains_of_the_recipes(fill: ModuleType) -> None:
+    readme, recipes = (
+        (ROOT / name).read_text("utf-8") for name in ("README.md", "docs/recipes.md")
+    )
+    assert readme == fill.with_gains(readme, recipes), "run python benchmarks/fill_docs.py"
+
+
+def test_gains_follow_the_recipes(
+    fill: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gains = importlib.import_module("_gains")
+    docs, readme = tmp_path / "docs", tmp_path / "README.md"
+    docs.mkdir()
+    recipes = "\n".join(place(job, CONTEST) for job in gains.JOBS)
+    (docs / "recipes.md").write_text(recipes, "utf-8")
+    readme.write_text(f"before\n{gains.BEGIN}old\n{gains.END}\nafter\n", "utf-8")
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["fill_docs.py", "--figures", str(tmp_path), "--docs", str(docs), "--readme", str(readme)],
+    )
+    assert fill.main() == 0
+    text = readme.read_text("utf-8")
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter\n")
+    assert "old" not in text
+    row = "−0.10 dB, 1 / 0 of 1 | +2.00 dB, 0 / 0 of 1 |"
+    assert text.count(row) == len(gains.JOBS)
+    with pytest.raises(ValueError, match="no row 'RelationalLoss over L1'"):
+        gains.gains("")
+    with pytest.raises(ValueError, match="README lacks"):
+        gains.with_gains("nothing", recipes)
