@@ -1,14 +1,30 @@
-"""The same examples on every run: a change is judged by what it changed, not by luck.
+"""What all tests share.
 
+Hypothesis has the same examples on every run: a change is judged by what it changed, not by luck.
 ``HYPOTHESIS_PROFILE=search`` looks for new ones.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
+
+from relqa_loss.network import NetworkConfig
+from relqa_loss.training.join import join
 
 settings.register_profile("repeatable", derandomize=True)
 settings.register_profile("search", derandomize=False)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+
+@pytest.fixture(scope="session")
+def structureless(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a network whose losses minimise just what its metrics report."""
+    path = tmp_path_factory.mktemp("weights") / "structureless.safetensors"
+    nano = Path("relqa-nano")
+    join(nano, nano, path, network=replace(NetworkConfig.nano(), derivatives=False))
+    return path

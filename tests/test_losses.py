@@ -241,17 +241,15 @@ def test_a_loss_does_not_ask_what_an_error_is_known_as() -> None:
     target = (0.5 + 4 * (target - 0.5)).clamp(0, 1)
     moved = target.roll(1, -1)
     blurred = F.avg_pool2d(F.pad(target, (2, 2, 2, 2), mode="reflect"), 5, 1)
-    for weights, less, more in (("relqa-base", 0.8, 1.2), ("relqa-nano", 1.0, 1.0)):
+    for weights in ("relqa-base", "relqa-nano"):
         loss = RelationalLoss(pixel_weight=0, weights=weights)
         ratio = {}
         for preds in (moved, blurred):
             metric = relational_distance(preds, target, weights=weights)
             assert torch.equal(loss.relation(preds, target).distance[0], metric)
             ratio[preds] = float(metric / loss(preds, target))
-            if weights == "relqa-nano":  # which knows of neither
-                torch.testing.assert_close(loss(preds, target), metric)
-        assert ratio[moved] <= less
-        assert ratio[blurred] >= more
+        assert ratio[moved] < 0.8
+        assert ratio[blurred] > 1.2
 
 
 def test_float64_passes_gradcheck(loss: Loss) -> None:

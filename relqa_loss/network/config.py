@@ -37,15 +37,15 @@ class NetworkConfig:
             plain error is one of bands, or ``"patches"``, which starts with patches of 4×4 and
             costs less than half. Maps are not concerned.
         derivatives: Whether errors that the reference's derivatives explain, a small displacement
-            or a blur, weigh differently from others; for a distance of the kind ``"pyramid"``.
+            or a blur, weigh differently from others.
         confined: Share of the root mean square over cells that their mean counts for at least. What
             an error confined to a part f of the image adds to the mean falls with f, and where f
             is below the square of this share, with √f.
 
     Raises:
         ValueError: If a width is not positive, there are not as many as strides, channels are
-            missing or named twice, the floor is not positive, the distance is unknown, one of
-            patches is asked for with ``derivatives``, or ``confined`` is not in [0, 1].
+            missing or named twice, the floor is not positive, the distance is unknown, or
+            ``confined`` is not in [0, 1].
 
     Example:
         >>> from relqa_loss.network import NetworkConfig
@@ -69,11 +69,6 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         if self.distance not in get_args(Distance):
             raise ValueError(f"distance must be one of {get_args(Distance)}, got {self.distance!r}")
-        if self.derivatives and self.distance != "pyramid":
-            raise ValueError(
-                f"derivatives must be False for the distance {self.distance!r}, got True; "
-                "only 'pyramid' has them"
-            )
         for name in ("odd_widths", "even_widths"):
             self._require_widths(name, *_MAPS)
         for name in ("widths", "error_widths"):
@@ -128,6 +123,7 @@ class NetworkConfig:
             error_widths=(24, 24, 32),
             judgement_width=12,
             distance="patches",
+            derivatives=True,
             confined=0.4,
         )
 

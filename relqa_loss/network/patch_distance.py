@@ -31,7 +31,9 @@ from relqa_loss.network._patches import (
     spread,
 )
 from relqa_loss.network._settled import Settling
+from relqa_loss.network.derivatives import Structure, weighed
 from relqa_loss.network.encoder import CONTRAST, silu
+from relqa_loss.network.pyramid import PixelPyramid
 
 _COLOURS = 3
 _PATCH = _COLOURS * SIDE**2
@@ -108,6 +110,7 @@ class PatchDistance(Settling):
     def __init__(self, widths: Sequence[int], judged: int, floor: float) -> None:
         super().__init__()
         self.floor = floor
+        self.pyramid = PixelPyramid()
         self.filters = nn.Parameter(torch.randn(_PATCH, widths[0]) / _PATCH**0.5)
         self.reduce = nn.ParameterList(
             torch.randn(4 * before, after) / (4 * before) ** 0.5
@@ -141,7 +144,9 @@ class PatchDistance(Settling):
         Args:
             image: What is judged.
             reference: What it is compared with.
-            features: Of the reference, from the encoder.
+            features: Of the reference, from the encoder; and its
+                :class:`~relqa_loss.network.derivatives.Structure`, if errors that it explains are
+                to weigh differently.
         """
         return self._density(image, reference, features)[0]
 
@@ -163,7 +168,8 @@ class PatchDistance(Settling):
         """Of :meth:`forward`, and the mean error in each patch, N×h×w×1, padded ones included."""
         kernel, *others = self.settled()
         blends, weights = others[: len(self.blend)], others[len(self.blend) :]
-        current, plain = filtered(padded(image - reference), self.filters, kernel)
+        difference = padded(image - reference)
+        current, plain = filtered(difference, self.filters, kernel)
         judged = []
         for level, blend in enumerate(blends):
             if level:
@@ -180,8 +186,11 @@ class PatchDistance(Settling):
             density = density + saturated_cells(visible, weights[level])
             density = spread(density) if level else density
         error = plain.mean(-1, keepdim=True)
-        density = density + self.floor * error
-        return first(density), error
+        learned = first(density)
+        if structure := features[2 * len(blends) :]:
+            smooth = self.pyramid.smooth_difference(difference)
+            learned = weighed(learned, smooth, Structure(*structure))
+        return learned + self.floor * first(error), error
 
     def plain(self, image: Tensor, reference: Tensor) -> Tensor:
         """The part of the density's mean that no weight can change, of shape N."""

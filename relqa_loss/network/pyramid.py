@@ -52,6 +52,13 @@ class PixelPyramid(nn.Module):
         matrix = self.opponent.to(image.dtype)
         return mixed(matrix, coarser(sum_blocks(image).mul_(0.25), many=True).contiguous())
 
+    def smooth_difference(self, difference: Tensor) -> Tensor:
+        """The last of what :meth:`forward` gives, alone."""
+        current = mixed(self.opponent.to(difference.dtype), difference)
+        for _ in range(_GATHER):
+            current = coarser(current, many=True)
+        return current
+
     def forward(self, difference: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Magnitudes of the bands, and the smooth difference that the bands below stride 4 leave.
 

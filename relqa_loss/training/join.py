@@ -3,9 +3,9 @@
     python -m relqa_loss.training.join --maps runs/maps.safetensors \
         --distance runs/distance.safetensors --out runs/final.safetensors
 
-``--network base`` gives the distance the present shape of ``relqa-base``, which has nothing learned
-at stride 16, and weighs moves, blurs and what is confined to a small part of the image by formula:
-no weight that is kept changes.
+``--network`` gives the distance the present shape of ``relqa-base`` or ``relqa-nano``: both weigh
+moves, blurs and what is confined to a small part of the image by formula, and the former has
+nothing learned at stride 16. No weight that is kept changes.
 """
 
 from __future__ import annotations

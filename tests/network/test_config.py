@@ -26,7 +26,6 @@ from relqa_loss.network import NetworkConfig
         ({"floor": float("nan")}, "floor"),
         ({"distance": "wavelets"}, "distance"),
         ({"distance": "patches"}, "widths"),
-        ({"distance": "patches", "derivatives": True}, "derivatives"),
         ({"distance": "patches", "widths": (8, 16, 32)}, "error_widths"),
         ({"confined": -0.1}, "confined"),
         ({"confined": 1.1}, "confined"),

@@ -149,6 +149,8 @@ CASES = {
                    lambda error: (error - TARGET).abs().mean((1, 2, 3)), 3),
     "pyramid": (pyramid, plain_pyramid, 3),
     "smooth difference": (lambda error: PixelPyramid().double()(error)[-1], plain_smooth, 3),
+    "smooth difference alone": (lambda error: PixelPyramid().double().smooth_difference(error),
+                                plain_smooth, 3),
     "smooth image": (lambda image: PixelPyramid().double().smooth(image),
                      lambda image: plain_smooth(image, first=2), 3),
     "frozen patch filters": (
