@@ -21,8 +21,7 @@ def badness_columns(network: ParityNetwork) -> dict[str, Column]:
     """What is compared with the metrics: our distance and score, and two familiar baselines."""
 
     def distance(reference: Tensor, images: Tensor) -> Tensor:
-        relation: Relation = network(reference.expand_as(images), images)
-        return relation.distance
+        return network.distance(network.encode(reference), images)
 
     def score(reference: Tensor, images: Tensor) -> Tensor:
         relation: Relation = network(reference.expand_as(images), images)

@@ -1,0 +1,58 @@
+"""Agreement with metrics: the columns that are compared, and the correlation itself."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from relqa_loss.distortions import list_operators
+from relqa_loss.evaluation.agreement import badness_columns, rank_agreement
+from relqa_loss.network import load_pretrained
+from relqa_loss.training.panel import panel_values
+
+
+@pytest.fixture
+def reference() -> Tensor:
+    coarse = torch.rand(1, 3, 8, 10, generator=torch.Generator().manual_seed(0))
+    return F.interpolate(coarse, scale_factor=8.0, mode="bicubic").clamp(0, 1)[0]
+
+
+def test_columns_are_what_they_are_called(reference: Tensor) -> None:
+    noise = torch.randn(2, *reference.shape, generator=torch.Generator().manual_seed(1))
+    images = (reference + torch.tensor([0.05, 0.2]).view(2, 1, 1, 1) * noise).clamp(0, 1)
+    network = load_pretrained()
+    with torch.no_grad():
+        found = {name: of(reference[None], images) for name, of in badness_columns(network).items()}
+        relation = network(reference.expand_as(images), images)
+    torch.testing.assert_close(found["distance"], relation.distance)
+    torch.testing.assert_close(found["score"], -relation.score)
+    error = (images - reference).square().mean((1, 2, 3))
+    torch.testing.assert_close(found["PSNR"], 10 * error.log10())
+    for name, values in found.items():
+        assert values[0] < values[1], f"{name} takes more noise for better"
+
+
+def test_agreement_is_spearmans_correlation_over_all_photographs(reference: Tensor) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def itself(reference: Tensor, images: Tensor) -> Tensor:
+        return panel_values(reference, images, ("mdsi",))[:, 0]
+
+    found = rank_agreement(
+        {
+            "itself": itself,
+            "rising": lambda *pair: itself(*pair).exp(),
+            "falling": lambda *pair: -itself(*pair),
+        },
+        [reference, reference.flip(-1)],
+        [operator.name for operator in list_operators()][:12],
+        ("mdsi",),
+        per_photo=4,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert found["itself"]["mdsi"] == pytest.approx(1)
+    assert found["rising"]["mdsi"] == pytest.approx(1)
+    assert found["falling"]["mdsi"] == pytest.approx(-1)
+    assert seen == [(1, 2), (2, 2)]
