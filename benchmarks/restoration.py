@@ -35,7 +35,6 @@ from relqa_loss.training.photos import find_photos, random_crop, read_photo
 
 LOSSES = (*RIVALS, OURS, "distance alone", "SpatialMapWeightedLoss", "LPIPS + L1")
 STEPS = {"denoise": 250, "upscale": 250, "deblur": 250, "codec": 2000}
-ONE_SEED = frozenset({"codec"})
 LEFT_OUT = 16  # train photographs that --tune judges on
 
 Figures = dict[str, list[list[float]]]
@@ -191,7 +190,7 @@ def main() -> None:
         default=["distance alone", "SpatialMapWeightedLoss"],
         help="losses with one seed only",
     )
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each task; of the codec, one")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each task")
     parser.add_argument("--weights", default="relqa-base", help="shipped name or path")
     parser.add_argument("--steps", type=int, help="instead of the task's own number")
     parser.add_argument("--width", type=int, default=32)
@@ -225,11 +224,11 @@ def main() -> None:
     parts, figures_json = [], {}
     shown: dict[str, dict[str, list[Tensor]]] = {}
     available = list(arguments.losses)
+    seeds = arguments.seeds
     for task in arguments.tasks:
         figures: dict[str, Figures] = {}
         times: dict[str, float] = {}
         columns: dict[str, list[Tensor]] = {}
-        seeds = 1 if task in ONE_SEED else arguments.seeds
         for seed in range(seeds):
             for name in [*available]:
                 if seed and name in arguments.once:

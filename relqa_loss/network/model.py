@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relqa_loss.network._layout import corner, padded
+from relqa_loss.network._pooling import norm, norm_of_cells
 from relqa_loss.network.config import NetworkConfig
 from relqa_loss.network.derivatives import Derivatives
 from relqa_loss.network.distance import RadialDistance
@@ -26,7 +27,6 @@ _SURE = 0.02
 """Share of the evidence that must prevail for the direction to be half-way certain."""
 _SURE_OF_LEARNERS = 0.1
 """The same in training, where an answer that is already certain would no longer be corrected."""
-_RMS_EPS = 2.0**-10  # its square is exact in float32, so that the root of zero is exactly zero
 
 
 class Relation(NamedTuple):
@@ -239,11 +239,7 @@ class ParityNetwork(nn.Module):
 
     def pooled(self, mean: Tensor, power: Tensor) -> Tensor:
         """The distance, from the mean of the density and of its square: a norm of the density."""
-        rms = torch.sqrt(power + _RMS_EPS**2) - _RMS_EPS
-        if self.config.confined:
-            # One strange block is seen at once, however large the image that it is in.
-            mean = torch.maximum(mean, self.config.confined * rms)
-        return mean + F.softplus(self.peak) * rms
+        return norm(mean, power, self.config.confined, F.softplus(self.peak))
 
     def _streams(self, reference: Tensor | Encoding, image: Tensor | Encoding) -> Streams:
         return self.mapper(_centred(_pixels(reference)), _centred(_pixels(image)))  # type: ignore[no-any-return]
@@ -287,9 +283,7 @@ class ParityNetwork(nn.Module):
         return self.pooled(mean, power)
 
     def _pool(self, density: Tensor, share: float) -> Tensor:
-        mean = density.mean((1, 2, 3)) * share
-        power = density.square().mean((1, 2, 3)) * share
-        return self.pooled(mean, power)
+        return norm_of_cells(density, share, self.config.confined, F.softplus(self.peak))
 
     @staticmethod
     def _share(reference: Encoding, density: Tensor) -> float:

@@ -43,6 +43,7 @@ from relqa_loss.network._patches import (
     spread,
     to_patches,
 )
+from relqa_loss.network._pooling import norm_of_cells
 from relqa_loss.network._readings import readings
 from relqa_loss.network.pyramid import PixelPyramid
 
@@ -59,6 +60,7 @@ BLOCKS = BlockKernel.of(PIXELS)
 WIDE = torch.cat([PIXELS, PIXELS.flip(0)])
 """Of too many channels to work out two cells as one."""
 TARGET = torch.zeros((), dtype=torch.float64)
+PEAK = torch.tensor(0.7, dtype=torch.float64)
 
 
 def plain_onset(error: Tensor) -> Tensor:
@@ -68,6 +70,12 @@ def plain_onset(error: Tensor) -> Tensor:
 def plain_sum(visible: Tensor) -> Tensor:
     saturated = visible / (1 + visible) + LEAK * visible
     return (saturated * WEIGHTS).sum(1, keepdim=True)
+
+
+def plain_norm(density: Tensor, share: float, confined: float) -> Tensor:
+    mean = share * density.mean((1, 2, 3))
+    rms = (share * density.square().mean((1, 2, 3)) + 2.0**-20).sqrt() - 2.0**-10
+    return torch.where(mean < confined * rms, confined * rms, mean) + PEAK * rms
 
 
 def plain_pyramid(difference: Tensor) -> Tensor:
@@ -192,6 +200,16 @@ CASES = {
             FILTERS[:12].T[..., None, None],
         ),
         6,
+    ),
+    "norm of cells": (
+        lambda error: norm_of_cells(error.square(), 1.1, 0.4, PEAK),
+        lambda error: plain_norm(error.square(), 1.1, 0.4),
+        1,
+    ),
+    "norm of confined cells": (
+        lambda error: norm_of_cells(error.square(), 1.1, 0.9, PEAK),
+        lambda error: plain_norm(error.square(), 1.1, 0.9),
+        1,
     ),
     "saturated cells": (
         lambda error: first(saturated_cells(last(error.abs()), WEIGHTS.view(6, 1))),
@@ -438,3 +456,11 @@ def test_no_number_of_the_backward_pass_is_denormal(weights: str) -> None:
     loss.backward()
     assert len(denormal) > 20
     assert sum(denormal) == 0
+
+
+def test_how_often_a_peak_counts_learns() -> None:
+    density, peak = sample(1).square(), PEAK.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda peak: norm_of_cells(density, 1.0, 0.4, peak), peak)
+    torch.testing.assert_close(
+        norm_of_cells(density, 1.0, 0.4, peak), norm_of_cells(density, 1.0, 0.4, PEAK)
+    )
