@@ -64,7 +64,7 @@ class _NormOfCells(Function):
         root = _root(power)
         rms = root - _RMS_EPS
         least = confined * rms
-        return torch.maximum(mean, least).add_(peak * rms), root, mean < least
+        return torch.maximum(mean, least) + peak * rms, root, mean < least
 
     @staticmethod
     def setup_context(
