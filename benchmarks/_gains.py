@@ -14,7 +14,7 @@ JOBS = {
     "restoration / denoiser / 2": "denoising, three seeds",
     "restoration / ×2 / 2": "×2 super-resolution, three seeds",
     "restoration / deblurring / 2": "deblurring, three seeds",
-    "codec / learned / 2": "a learned codec, one seed",
+    "codec / learned / 2": "a learned codec, three seeds",
 }
 """Places in the recipes, and what the README calls the job."""
 

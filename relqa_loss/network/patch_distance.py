@@ -168,8 +168,11 @@ class PatchDistance(Settling):
         """Of :meth:`forward`, and the mean error in each patch, N×h×w×1, padded ones included."""
         kernel, *others = self.settled()
         blends, weights = others[: len(self.blend)], others[len(self.blend) :]
+        structure = features[2 * len(blends) :]
         difference = padded(image - reference)
+        smooth = self.pyramid.smooth_difference(difference) if structure else None
         current, plain = filtered(difference, self.filters, kernel)
+        del difference  # it would show in the peak of memory
         judged = []
         for level, blend in enumerate(blends):
             if level:
@@ -187,8 +190,7 @@ class PatchDistance(Settling):
             density = spread(density) if level else density
         error = plain.mean(-1, keepdim=True)
         learned = first(density)
-        if structure := features[2 * len(blends) :]:
-            smooth = self.pyramid.smooth_difference(difference)
+        if smooth is not None:
             learned = weighed(learned, smooth, Structure(*structure))
         return learned + self.floor * first(error), error
 
