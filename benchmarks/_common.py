@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import shlex
 import sys
 import time
@@ -13,6 +14,13 @@ import torch
 from torch import Tensor
 
 from relqa_loss.training.photos import find_photos, random_crop, read_photo
+
+PLACE = re.compile(
+    r"(?P<begin><!-- measured: (?P<what>[^\n]+?) -->\n)(?P<content>.*?)"
+    r"(?P<end><!-- measured end -->)",
+    re.DOTALL,
+)
+"""A place for a table in the documentation, as ``fill_docs.py`` describes it."""
 
 
 def photographs(folder: Path, size: int, count: int | None = None, seed: int = 0) -> list[Tensor]:
@@ -33,6 +41,19 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
     lines += ["| " + " | ".join(cell(value) for value in row) + " |" for row in rows]
     return "\n".join(lines)
+
+
+def in_readme(readme: str, begin: str, content: str, end: str) -> str:
+    """The README with other content between two of its lines.
+
+    Raises:
+        ValueError: If it lacks one of them.
+    """
+    before, opened, rest = readme.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (opened and closed):
+        raise ValueError(f"the README lacks {begin.strip()!r} or {end!r}")
+    return f"{before}{begin}\n{content}\n\n{end}{after}"
 
 
 def command() -> str:

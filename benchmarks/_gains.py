@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
-from _common import table
+from _common import PLACE, in_readme, table
 from _contest import OURS, RIVALS
 
 BEGIN = "<!-- gains: from docs/recipes.md, by benchmarks/fill_docs.py -->\n"
@@ -34,11 +33,7 @@ def gains(recipes: str) -> str:
 
 def with_gains(readme: str, recipes: str) -> str:
     """The README with its table as the recipes have it now."""
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"the README lacks {BEGIN.strip()!r} or {END!r}")
-    return f"{before}{BEGIN}\n{gains(recipes)}\n\n{END}{after}"
+    return in_readme(readme, BEGIN, gains(recipes), END)
 
 
 def _gain(recipes: str, place: str, rival: str) -> str:
@@ -50,9 +45,7 @@ def _gain(recipes: str, place: str, rival: str) -> str:
 
 
 def _rows(recipes: str, place: str) -> Iterator[list[str]]:
-    found = re.search(
-        rf"<!-- measured: {re.escape(place)} -->\n(.*?)<!-- measured end -->", recipes, re.DOTALL
-    )
-    for line in found[1].splitlines() if found else ():
+    texts = [found["content"] for found in PLACE.finditer(recipes) if found["what"] == place]
+    for line in "".join(texts).splitlines():
         if line.startswith("|"):
             yield [cell.strip() for cell in line.strip("|").split("|")]

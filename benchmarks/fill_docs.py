@@ -22,14 +22,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from _common import PLACE
 from _gains import with_gains
 
 from relqa_loss._files import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
-PLACE = re.compile(
-    r"(?P<begin><!-- measured: (?P<what>[^\n]+?) -->\n).*?(?P<end><!-- measured end -->)", re.DOTALL
-)
 
 
 class Missing(Exception):

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from _common import in_readme
 from _common import table as markdown
 from _contenders import NANO, OURS
 from failure_types import REACHED
@@ -270,9 +271,7 @@ def main() -> int:
     write_atomically(ROOT / "pretrained" / "MODEL_CARD.md", card.encode())
 
     path = ROOT / "README.md"
-    before, _, rest = path.read_text("utf-8").partition(HEAD)
-    _, _, after = rest.partition(FOOT)
-    write_atomically(path, f"{before}{HEAD}\n{table}\n\n{FOOT}{after}".encode())
+    write_atomically(path, in_readme(path.read_text("utf-8"), HEAD, table, FOOT).encode())
     sys.stdout.write(table + "\n")
     return 0
 

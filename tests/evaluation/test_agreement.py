@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relqa_loss.distortions import list_operators
+from relqa_loss.distortions import operator_names
 from relqa_loss.evaluation.agreement import badness_columns, rank_agreement
 from relqa_loss.network import load_pretrained
 from relqa_loss.training.panel import panel_values
@@ -47,7 +47,7 @@ def test_agreement_is_spearmans_correlation_over_all_photographs(reference: Tens
             "falling": lambda *pair: -itself(*pair),
         },
         [reference, reference.flip(-1)],
-        [operator.name for operator in list_operators()][:12],
+        operator_names()[:12],
         ("mdsi",),
         per_photo=4,
         progress=lambda done, total: seen.append((done, total)),
