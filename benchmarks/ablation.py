@@ -27,6 +27,7 @@ from torch import Tensor
 
 from relqa_loss.distortions import operator_names
 from relqa_loss.training.batches import Batches, read_ahead
+from relqa_loss.training.loop import FACTS_SEED  # so that the pool of `relqa train` is found again
 from relqa_loss.training.panel import PANEL, panel_values
 from relqa_loss.training.photos import find_photos
 from relqa_loss.training.pool import Pool, PoolSpec
@@ -34,7 +35,6 @@ from relqa_loss.training.schedule import AveragedWeights, learning_rate
 from relqa_loss.training.sets import MARGIN, RankedSet
 from relqa_loss.training.split import HELD_OUT
 
-_FACTS_SEED = 350_377  # that of `relqa train`, so that its pool is found again
 _CROP = 160
 
 
@@ -79,7 +79,7 @@ def pools(
         crop=_CROP,
     )
     ranked = Pool(spec, folder, sets)
-    facts = Pool(replace(spec, members=(), seed=_FACTS_SEED, facts=True), folder, sets)
+    facts = Pool(replace(spec, members=(), seed=FACTS_SEED, facts=True), folder, sets)
     ranked.fill(2)
     if with_facts:
         facts.fill(2)

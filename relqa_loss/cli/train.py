@@ -26,7 +26,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--validation-sets", type=int, default=64)
     parser.add_argument("--batch", type=int, default=4, help="sets per step and process")
     parser.add_argument(
-        "--unjudged-sets", type=int, default=0, help="further sets without panel, for maps"
+        "--unjudged-sets",
+        type=int,
+        default=0,
+        help="further sets without panel, for maps and --teacher",
     )
     parser.add_argument("--unjudged-batch", type=int, default=0, help="of these per step")
     parser.add_argument(

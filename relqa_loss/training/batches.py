@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from relqa_loss.network.model import MAP_STRIDE
-from relqa_loss.training.objectives import PAIRS_PER_SET, Batch, Facts, Pairs
+from relqa_loss.training.objectives import PAIRS_PER_SET, Batch, Facts, Lessons, Pairs
 from relqa_loss.training.pool import Pool
 from relqa_loss.training.sets import IMAGES_PER_SET, NO_ORDER, RankedSet
 
@@ -50,7 +50,8 @@ def collate(
         sets: Judged by the panel.
         quantiles: Of the panel's values.
         generator: Decides every draw.
-        pair_sets: Sets that the pairs come from, judged or not; ``sets`` by default.
+        pair_sets: Sets that the pairs come from, judged or not; ``sets`` by default. If a teacher
+            knows them, they are lessons as well.
         fact_sets: Sets of pairs whose order is known, if any.
         window: Side of the pairs' windows in pixels; whole crops by default.
     """
@@ -69,6 +70,19 @@ def collate(
         pairs=Pairs(*(torch.cat(parts) for parts in zip(*drawn, strict=True))),
         facts=_facts(fact_sets, generator) if fact_sets else None,
         taught=_taught(sets),
+        lessons=_lessons(pair_sets, generator) if pair_sets else None,
+    )
+
+
+def _lessons(sets: Sequence[RankedSet], generator: torch.Generator) -> Lessons | None:
+    taught = _taught(sets)
+    if taught is None:
+        return None
+    flipped = [_flip(each, generator) for each in sets]
+    return Lessons(
+        reference=torch.stack([each.reference for each in flipped]).float() / 255,
+        images=torch.stack([each.images for each in flipped]).float() / 255,
+        taught=taught,
     )
 
 

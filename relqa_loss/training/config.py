@@ -17,7 +17,8 @@ class TrainConfig:
         steps: Length of the learning-rate schedule (one-cycle cosine).
         sets: Ranked sets in the pool.
         batch: Sets per step and process.
-        unjudged_sets: Further sets without panel values, ten times cheaper to make, for the maps.
+        unjudged_sets: Further sets without panel values, ten times cheaper to make, for the maps,
+            and for distances that a teacher teaches.
         unjudged_batch: How many of them a step draws its pairs from; without any, pairs come from
             the judged sets.
         fact_sets: Sets of pairs whose order is known from psychophysics, for the distance.

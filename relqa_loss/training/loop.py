@@ -33,7 +33,7 @@ _VALIDATION_SEED = 7_919  # added to the run's seed
 _UNJUDGED = "unjudged"
 _UNJUDGED_SEED = 104_729
 _FACTS = "facts"
-_FACTS_SEED = 350_382
+FACTS_SEED = 350_382
 _PIPELINES = 4  # every fourth shard of unjudged sets
 
 
@@ -276,7 +276,7 @@ def _pools(
         ("train", "train", config.sets, 0, PANEL),
         ("val", "val", config.validation_sets, _VALIDATION_SEED, PANEL),
         (_UNJUDGED, "train", config.unjudged_sets, _UNJUDGED_SEED, ()),
-        (_FACTS, "train", config.fact_sets, _FACTS_SEED, ()),
+        (_FACTS, "train", config.fact_sets, FACTS_SEED, ()),
     ):
         if not sets:
             continue
@@ -302,7 +302,7 @@ def _taught_by(
 ) -> WeightsRecord:
     """Give the sets that distances are learned from the distances of a teacher."""
     record = find_weights(weights)
-    for name in ("train", _FACTS):
+    for name in ("train", _UNJUDGED, _FACTS):
         if name in pools:
             lessons = TeacherLessons(pools[name], record)
             if fabric.local_rank == 0:

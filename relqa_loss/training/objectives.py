@@ -73,6 +73,14 @@ class Facts(NamedTuple):
     taught: Tensor | None = None  # F×M
 
 
+class Lessons(NamedTuple):
+    """L sets of M images of which nothing is known but a teacher's distances."""
+
+    reference: Tensor  # L×3×S×S
+    images: Tensor  # L×M×3×S×S
+    taught: Tensor  # L×M
+
+
 class Batch(NamedTuple):
     """B ranked sets with M images each, on the training device, images in [0, 1]."""
 
@@ -86,6 +94,7 @@ class Batch(NamedTuple):
     pairs: Pairs
     facts: Facts | None = None
     taught: Tensor | None = None  # B×M: a teacher's distances
+    lessons: Lessons | None = None
 
     def to(self, device: torch.device) -> Batch:
         """A copy on ``device``."""
@@ -195,6 +204,8 @@ class Objectives(nn.Module):
             order = batch.facts.order
             terms["facts"] = 0.5 * (facts_loss(known, order) + facts_loss(magnitude, order))
             lessons.append((known, batch.facts.taught))
+        if batch.lessons is not None:
+            lessons.append((self._distances(*batch.lessons[:2])[0], batch.lessons.taught))
         learned = [
             (own.flatten(), taught.flatten()) for own, taught in lessons if taught is not None
         ]
@@ -321,14 +332,18 @@ def facts_loss(distance: Tensor, order: Tensor) -> Tensor:
 
 
 def teacher_loss(distance: Tensor, taught: Tensor) -> Tensor:
-    """Mean difference of the logarithms of N distances and a teacher's, whatever the unit.
+    """How far the logarithms of N distances are from a teacher's, whatever the unit.
 
     The unit is the median ratio of the two, so that some odd images do not shift all the others.
-    Images that the teacher finds identical do not count.
+    Their magnitude and square together: what is wrong by a factor is rare, and a mean of
+    magnitudes would leave it so. Images that the teacher finds identical do not count.
     """
     apart = taught > 0
     gap = log_distance(distance[apart]) - log_distance(taught[apart])
-    return (gap - gap.detach().median()).abs().mean() if len(gap) else distance.sum() * 0
+    if not len(gap):
+        return distance.sum() * 0
+    gap = gap - gap.detach().median()
+    return (gap.abs() + gap.square()).mean()
 
 
 def _gaps(distance: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:

@@ -33,6 +33,8 @@ from relqa_loss.training.sets import (
 )
 
 SETS_PER_SHARD = 32
+_CONTENT = 2
+"""To be raised when a seed gives other sets than before: pools on disk are then made anew."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class PoolSpec:
     def key(self) -> str:
         """A short hash; the name of the pool's folder."""
         described = {name: value for name, value in asdict(self).items() if name != "photos"}
-        text = json.dumps(described, sort_keys=True)
+        text = json.dumps({**described, "content": _CONTENT}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def make_set(self, index: int) -> RankedSet:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from types import EllipsisType
 from typing import NamedTuple
 
 import torch
@@ -152,9 +153,8 @@ class FactSetMaker:
         order = [(2 * index, 2 * index + 1) for index in range(len(drawn))]
         drawn += [(crop[None], crop[None])] * (pairs - len(drawn))
         images = torch.cat([torch.cat(pair) for pair in drawn])
-        top, left = torch.randint(MARGIN, (2,), generator=generator).tolist()
         side = crop.shape[-1] - MARGIN
-        window = (..., slice(top, top + side), slice(left, left + side))
+        window = _window(side, generator)
         maps = torch.zeros(IMAGES_PER_SET, len(CHANNELS), side // 4, side // 4)
         shown = _Shown(crop[window], images[window], maps)
         none = [Recipe((), seed)] * IMAGES_PER_SET
@@ -172,12 +172,22 @@ def _show(
 ) -> _Shown:
     samples = [engine.apply(crop, recipe) for recipe in recipes]
     # Distort, then crop: else every block grid would start at the corner of the image.
-    top, left = torch.randint(MARGIN, (2,), generator=rng).tolist()
-    side = crop.shape[-1] - MARGIN
-    window = (..., slice(top, top + side), slice(left, left + side))
+    window = _window(crop.shape[-1] - MARGIN, rng)
     images = torch.stack([sample.distorted[window] for sample in samples])
     maps = [dense_maps(sample.recipe, sample.masks[window]) for sample in samples]
     return _Shown(crop[window], images.clamp(0, 1).mul(255).round().div(255), torch.stack(maps))
+
+
+def _window(side: int, rng: torch.Generator) -> tuple[EllipsisType, slice, slice]:
+    """Where a crop is cut from what was distorted, at random; every other time at the corner.
+
+    There block grids start where those of whole images do: in step with the cells of a network
+    that sees patches, which random offsets are in one of sixteen cases.
+    """
+    top, left = torch.randint(MARGIN, (2,), generator=rng).tolist()
+    if float(torch.rand(1, generator=rng)) < 0.5:
+        top = left = 0
+    return ..., slice(top, top + side), slice(left, left + side)
 
 
 def _assemble(

@@ -19,6 +19,7 @@ from relqa_loss.training.objectives import (
     Batch,
     Facts,
     Learn,
+    Lessons,
     Objectives,
     ObjectiveWeights,
     Pairs,
@@ -339,7 +340,8 @@ def test_a_teacher_is_followed_whatever_its_unit() -> None:
     taught = torch.tensor([1.0, 2.0, 4.0, 8.0, 0.0])  # the last pair is identical
     assert float(teacher_loss(distance, taught)) < 2e-3  # not 0: a least distance is added to both
     other = torch.tensor([0.5, 1.0, 4.0, 4.0, 3.0])
-    assert float(teacher_loss(other, taught)) == pytest.approx(math.log(2) / 4, abs=2e-3)
+    gap = math.log(2)
+    assert float(teacher_loss(other, taught)) == pytest.approx((gap + gap**2) / 4, abs=3e-3)
     assert float(teacher_loss(distance, 0 * taught)) == 0
 
 
@@ -366,6 +368,9 @@ def test_a_teacher_counts_where_there_is_one(objectives: Objectives) -> None:
     facts = Facts(batch.reference, batch.images, batch.order, taught=others)
     both = objectives(batch._replace(taught=3 * own + 2e-3, facts=facts))
     assert float(both["teacher"].detach()) > float(right["teacher"].detach()) + 0.1
+    lessons = Lessons(batch.reference, batch.images, others)
+    more = objectives(batch._replace(taught=3 * own + 2e-3, lessons=lessons))
+    torch.testing.assert_close(more["teacher"], both["teacher"])
     assert "teacher" not in Objectives(objectives.network, learn="maps")(batch._replace(taught=own))
 
 

@@ -30,6 +30,20 @@ def sets() -> list[RankedSet]:
     return [SetMaker(operators)(_crop(), seed) for seed in range(10)]
 
 
+def test_every_other_crop_starts_where_blocks_do() -> None:
+    # Of a crop whose pixels say where they are.
+    rows = torch.arange(SIZE + MARGIN) / 255
+    crop = torch.stack([rows[:, None].expand(-1, len(rows)), rows.expand(len(rows), -1)] * 2)[:3]
+    maker = SetMaker(("white_noise",), members=())
+    corners = [
+        tuple(round(float(x)) for x in maker(crop, seed).reference[:2, 0, 0]) for seed in range(40)
+    ]
+    aligned = [corner for corner in corners if corner == (0, 0)]
+    assert 10 < len(aligned) < 30
+    assert len({*corners}) > 8
+    assert all(0 <= x < MARGIN for corner in corners for x in corner)
+
+
 def _errors(each: RankedSet) -> list[float]:
     difference = each.images.double() - each.reference.double()
     return [float(value) for value in difference.square().mean((1, 2, 3))]

@@ -61,6 +61,15 @@ def test_batches_bring_them(pool: Pool, lessons: TeacherLessons) -> None:
     assert batch.facts is not None
     assert batch.facts.taught is not None
     assert batch.facts.taught.shape == (2, 8)
+    assert batch.lessons is None
+    with_lessons = Batches(pool, 3, seed=0, unjudged=(taught, 2))[4]
+    assert with_lessons.taught is None
+    lesson = with_lessons.lessons
+    assert lesson is not None
+    for reference, images, row in zip(*lesson, strict=True):
+        wanted = relational_distance(images, reference.expand_as(images), reduction="none")
+        # They are flipped, and taught as they were.
+        torch.testing.assert_close(row, wanted / load_pretrained().scale, rtol=0.1, atol=0.05)
     moved = batch.to(torch.device("meta"))
     assert moved.taught is not None
     assert moved.taught.is_meta
