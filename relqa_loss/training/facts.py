@@ -123,6 +123,22 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(("coarse_420",), ("coarse_444",), None, "by construction: less colour", share=3),
     Fact(("luma_blur",), ("chroma_blur",), (28, 38), "Mullen, J. Physiol. 359 (1985)", share=3),
+    # The panel sees hardly any of a pattern that repeats every four pixels: at half resolution
+    # that is two pixels, to which differences of next but one neighbours are blind.
+    Fact(
+        ("coarse_grating",),
+        ("fine_grating",),
+        (24, 40),
+        "Campbell and Robson, J. Physiol. 197 (1968); Mannos and Sakrison (1974)",
+        share=6,
+    ),
+    Fact(
+        ("coarse_grating",),
+        ("white_noise", "high_frequency_noise"),
+        (24, 36),
+        "Campbell and Robson (1968): one frequency is seen where its energy spread over all is not",
+        share=4,
+    ),
 )
 
 
@@ -189,6 +205,27 @@ def _blurred_planes(kept: slice) -> Distort:
     return distort
 
 
+def _grating(least: float, most: float) -> Distort:
+    def distort(image: Tensor, severity: float, generator: torch.Generator) -> Tensor:
+        """Grey waves that repeat every ``least`` to ``most`` pixels, some with others across."""
+        place, turn, crossed, *phases = torch.rand(5, generator=generator).tolist()
+        period = least * (most / least) ** place
+        # Half of them along an axis, as the grids of networks and codecs are.
+        angle = torch.tensor(max(0.0, turn - 0.5) * 2 * torch.pi)
+        if turn < 0.25:
+            angle = angle + torch.pi / 2
+        height, width = image.shape[-2:]
+        rows, columns = torch.arange(height)[:, None], torch.arange(width)
+        along = (rows * angle.sin() + columns * angle.cos()) / period + phases[0]
+        across = (columns * angle.sin() - rows * angle.cos()) / period + phases[1]
+        pattern = (2 * torch.pi * along).cos()
+        if crossed < 0.3:
+            pattern = (pattern + (2 * torch.pi * across).cos()) / 2
+        return image + 0.25 * severity * pattern
+
+    return distort
+
+
 Distort = Callable[[Tensor, float, torch.Generator], Tensor]
 
 EXTRA: dict[str, Distort] = {
@@ -199,6 +236,8 @@ EXTRA: dict[str, Distort] = {
     "bicubic_enlarged": _enlarged("bicubic"),
     "coarse_420": _coarse("jpeg"),
     "coarse_444": _coarse("jpeg_444"),
+    "coarse_grating": _grating(3.7, 8.0),
+    "fine_grating": _grating(2.0, 2.7),
     "luma_blur": _blurred_planes(slice(1, 3)),
     "chroma_blur": _blurred_planes(slice(0, 1)),
 }
