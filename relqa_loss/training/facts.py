@@ -130,10 +130,10 @@ FACTS: tuple[Fact, ...] = (
         ("fine_grating",),
         (24, 40),
         "Campbell and Robson, J. Physiol. 197 (1968); Mannos and Sakrison (1974)",
-        share=6,
+        share=8,
     ),
     Fact(
-        ("coarse_grating",),
+        ("coarse_grating", "turned_grating"),
         ("white_noise", "high_frequency_noise"),
         (24, 36),
         "Campbell and Robson (1968): one frequency is seen where its energy spread over all is not",
@@ -205,23 +205,22 @@ def _blurred_planes(kept: slice) -> Distort:
     return distort
 
 
-def _grating(least: float, most: float) -> Distort:
+def _grating(nearest: float, farthest: float, *, axial: bool) -> Distort:
     def distort(image: Tensor, severity: float, generator: torch.Generator) -> Tensor:
-        """Grey waves that repeat every ``least`` to ``most`` pixels, some with others across."""
+        """Grey waves of a length between the two, more often close to the first."""
         place, turn, crossed, *phases = torch.rand(5, generator=generator).tolist()
-        period = least * (most / least) ** place
-        # Half of them along an axis, as the grids of networks and codecs are.
-        angle = torch.tensor(max(0.0, turn - 0.5) * 2 * torch.pi)
-        if turn < 0.25:
-            angle = angle + torch.pi / 2
+        length = nearest * (farthest / nearest) ** (place**2)
+        quarter = torch.pi / 2
+        angle = torch.tensor(quarter * (round(turn) if axial else 2 * turn))
         height, width = image.shape[-2:]
         rows, columns = torch.arange(height)[:, None], torch.arange(width)
-        along = (rows * angle.sin() + columns * angle.cos()) / period + phases[0]
-        across = (columns * angle.sin() - rows * angle.cos()) / period + phases[1]
-        pattern = (2 * torch.pi * along).cos()
-        if crossed < 0.3:
-            pattern = (pattern + (2 * torch.pi * across).cos()) / 2
-        return image + 0.25 * severity * pattern
+        turns = (angle, angle + quarter)[: 2 if crossed < 0.3 else 1]
+        waves = [
+            2 * torch.pi * ((rows * t.sin() + columns * t.cos()) / length + phase)
+            for t, phase in zip(turns, phases, strict=False)
+        ]
+        pattern = torch.stack(waves).cos().sum(0)
+        return image + 0.2 * severity * pattern
 
     return distort
 
@@ -236,8 +235,9 @@ EXTRA: dict[str, Distort] = {
     "bicubic_enlarged": _enlarged("bicubic"),
     "coarse_420": _coarse("jpeg"),
     "coarse_444": _coarse("jpeg_444"),
-    "coarse_grating": _grating(3.7, 8.0),
-    "fine_grating": _grating(2.0, 2.7),
+    "coarse_grating": _grating(3.7, 8.0, axial=True),
+    "fine_grating": _grating(3.1, 2.0, axial=True),
+    "turned_grating": _grating(3.7, 8.0, axial=False),
     "luma_blur": _blurred_planes(slice(1, 3)),
     "chroma_blur": _blurred_planes(slice(0, 1)),
 }
