@@ -86,10 +86,27 @@ def join(
     if parts["maps"].sha256 == parts["distance"].sha256:
         training["initial"] = provenance(parts["maps"])
     else:
-        training["joined"] = {name: provenance(record) for name, record in parts.items()}
+        training["joined"] = {
+            name: of_part(provenance(record), name) for name, record in parts.items()
+        }
     if left_out:
         training["left_out"] = sorted(left_out)
     return save_weights(joined, out, config, training)
+
+
+def of_part(origin: dict[str, Any], part: str) -> dict[str, Any]:
+    """Where a part of some weights came from, without the history of the other.
+
+    Args:
+        origin: As :func:`~relqa_loss.network.pretrained.provenance` has it.
+        part: ``"maps"`` or ``"distance"``.
+    """
+    training = dict(origin["training"])
+    if training.get("initial"):
+        training["initial"] = of_part(training["initial"], part)
+    if "joined" in training:
+        training["joined"] = {part: of_part(training["joined"][part], part)}
+    return {**origin, "training": training}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -85,3 +85,24 @@ def test_both_halves_of_one_file_are_one_start(tmp_path: Path) -> None:
     training = json.loads((tmp_path / "out.json").read_text())["training"]
     assert "joined" not in training
     assert training["initial"]["training"]["command"] == "run 1"
+
+
+def test_each_half_keeps_its_own_history(tmp_path: Path) -> None:
+    for seed, name in ((1, "maps"), (2, "distance")):
+        _save(tmp_path / f"{name}.safetensors", seed, NetworkConfig())
+    assert _join(tmp_path) == 0
+    # The outcome went on by itself, and is joined once more.
+    before = json.loads((tmp_path / "out.json").read_text())
+    start = {"file": "out.safetensors", "sha256": "0", "training": before["training"]}
+    record = json.loads((tmp_path / "distance.json").read_text())
+    record["training"] = {"command": "run 3", "initial": start}
+    (tmp_path / "distance.json").write_text(json.dumps(record))
+    (tmp_path / "out.safetensors").unlink()
+    assert _join(tmp_path) == 0
+    joined = json.loads((tmp_path / "out.json").read_text())["training"]["joined"]
+    assert joined["maps"]["training"]["command"] == "run 1"
+    distance = joined["distance"]["training"]
+    assert distance["command"] == "run 3"
+    earlier = distance["initial"]["training"]["joined"]
+    assert earlier["distance"]["training"]["command"] == "run 2"
+    assert "maps" not in earlier
