@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +43,8 @@ class Fact:
         handicap: Up to how many dB the worse one may be ahead in PSNR, and is still worse.
         share: How often it is drawn, relative to the others. Some follow from little more than
             what vision resolves, and need few examples.
+        alike: Whether either is minded about as much as the other: both orders are then wrong by
+            more than a clear step. The two are drawn with the same random numbers.
     """
 
     worse: tuple[str, ...]
@@ -50,6 +53,7 @@ class Fact:
     source: str
     handicap: float = 0.0
     share: float = 1.0
+    alike: bool = False
 
 
 FACTS: tuple[Fact, ...] = (
@@ -123,21 +127,15 @@ FACTS: tuple[Fact, ...] = (
     ),
     Fact(("coarse_420",), ("coarse_444",), None, "by construction: less colour", share=3),
     Fact(("luma_blur",), ("chroma_blur",), (28, 38), "Mullen, J. Physiol. 359 (1985)", share=3),
-    # The panel sees hardly any of a pattern that repeats every four pixels: at half resolution
-    # that is two pixels, to which differences of next but one neighbours are blind.
+    # The panel sees hardly any of a wave of four pixels: at half resolution it is two long, and
+    # differences of next but one neighbours are blind to it.
     Fact(
-        ("coarse_grating",),
-        ("fine_grating",),
+        ("wave",),
+        ("longer_wave",),
         (24, 40),
-        "Campbell and Robson, J. Physiol. 197 (1968); Mannos and Sakrison (1974)",
+        "Campbell and Robson, J. Physiol. 197 (1968): contrast sensitivity is smooth",
         share=8,
-    ),
-    Fact(
-        ("coarse_grating", "turned_grating"),
-        ("white_noise", "high_frequency_noise"),
-        (24, 36),
-        "Campbell and Robson (1968): one frequency is seen where its energy spread over all is not",
-        share=4,
+        alike=True,
     ),
 )
 
@@ -205,13 +203,14 @@ def _blurred_planes(kept: slice) -> Distort:
     return distort
 
 
-def _grating(nearest: float, farthest: float, *, axial: bool) -> Distort:
+def _wave(factor: float) -> Distort:
     def distort(image: Tensor, severity: float, generator: torch.Generator) -> Tensor:
-        """Grey waves of a length between the two, more often close to the first."""
+        """Grey waves of 2.2 to 8 pixels times ``factor``, some with others across."""
         place, turn, crossed, *phases = torch.rand(5, generator=generator).tolist()
-        length = nearest * (farthest / nearest) ** (place**2)
+        length = factor * 2.2 * (8 / 2.2) ** place
+        # Half of them along an axis, as the grids of networks and codecs are.
         quarter = torch.pi / 2
-        angle = torch.tensor(quarter * (round(turn) if axial else 2 * turn))
+        angle = torch.tensor(quarter * (round(2 * turn) if turn < 0.5 else 4 * turn - 2))
         height, width = image.shape[-2:]
         rows, columns = torch.arange(height)[:, None], torch.arange(width)
         turns = (angle, angle + quarter)[: 2 if crossed < 0.3 else 1]
@@ -219,10 +218,18 @@ def _grating(nearest: float, farthest: float, *, axial: bool) -> Distort:
             2 * torch.pi * ((rows * t.sin() + columns * t.cos()) / length + phase)
             for t, phase in zip(turns, phases, strict=False)
         ]
-        pattern = torch.stack(waves).cos().sum(0)
-        return image + 0.2 * severity * pattern
+        return image + 0.2 * severity * torch.stack(waves).cos().sum(0)
 
     return distort
+
+
+class Pair(NamedTuple):
+    """Two versions of an image, each 1×3×H×W."""
+
+    worse: Tensor
+    better: Tensor
+    alike: bool
+    """Whether neither is the worse one."""
 
 
 Distort = Callable[[Tensor, float, torch.Generator], Tensor]
@@ -235,9 +242,8 @@ EXTRA: dict[str, Distort] = {
     "bicubic_enlarged": _enlarged("bicubic"),
     "coarse_420": _coarse("jpeg"),
     "coarse_444": _coarse("jpeg_444"),
-    "coarse_grating": _grating(3.7, 8.0, axial=True),
-    "fine_grating": _grating(3.1, 2.0, axial=True),
-    "turned_grating": _grating(3.7, 8.0, axial=False),
+    "wave": _wave(1.0),
+    "longer_wave": _wave(1.12),
     "luma_blur": _blurred_planes(slice(1, 3)),
     "chroma_blur": _blurred_planes(slice(0, 1)),
 }
@@ -248,10 +254,8 @@ _DRAWS = 5
 _CLOSE = 0.3  # dB
 
 
-def draw_pair(
-    image: Tensor, operators: Sequence[str], generator: torch.Generator
-) -> tuple[Tensor, Tensor] | None:
-    """Two versions of ``image`` (1×3×H×W in [0, 1], 8-bit values) of which the first is worse.
+def draw_pair(image: Tensor, operators: Sequence[str], generator: torch.Generator) -> Pair | None:
+    """Two versions of ``image`` (1×3×H×W in [0, 1], 8-bit values) whose order is known.
 
     Args:
         image: The reference.
@@ -259,8 +263,8 @@ def draw_pair(
         generator: Decides the fact, the operators, the PSNR and their noise.
 
     Returns:
-        ``(worse, better)`` like ``image``, or ``None`` where a drawn operator does not reach the
-        drawn PSNR on this photograph.
+        The two, or ``None`` where a drawn operator does not reach the drawn PSNR on this
+        photograph.
     """
     shares = torch.tensor([float(fact.share) for fact in FACTS])
     fact = FACTS[int(torch.multinomial(shares, 1, generator=generator))]
@@ -275,7 +279,7 @@ def draw_pair(
 
 def _draw(
     fact: Fact, image: Tensor, operators: Sequence[str], generator: torch.Generator
-) -> tuple[Tensor, Tensor] | None:
+) -> Pair | None:
     allowed = {*operators, *EXTRA}
     sides = [[name for name in names if name in allowed] for names in (fact.worse, fact.better)]
     level, ahead, *picks = torch.rand(4, generator=generator).tolist()
@@ -283,14 +287,15 @@ def _draw(
     if not all(sides):
         return None
     worse, better = (side[int(pick * len(side))] for side, pick in zip(sides, picks, strict=True))
+    other = seed if fact.alike else seed + 1
     if fact.psnr is None:
-        return _at(image, worse, level, seed + 1), _at(image, better, level, seed)
+        return Pair(_at(image, worse, level, other), _at(image, better, level, seed), fact.alike)
     target = fact.psnr[0] + level * (fact.psnr[1] - fact.psnr[0])
     first = at_psnr(image, better, target, seed)
     # Above the range, neither of the two would be seen.
     ahead_at = min(target + ahead * fact.handicap, fact.psnr[1])
-    second = None if first is None else at_psnr(image, worse, ahead_at, seed + 1)
-    return None if first is None or second is None else (second, first)
+    second = None if first is None else at_psnr(image, worse, ahead_at, other)
+    return None if first is None or second is None else Pair(second, first, fact.alike)
 
 
 def at_psnr(image: Tensor, name: str, target: float, seed: int) -> Tensor | None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from relqa_loss.channels import CHANNELS
 from relqa_loss.distortions import DistortionEngine, Recipe, Step, dense_maps, get_operator
-from relqa_loss.training.facts import draw_pair
+from relqa_loss.training.facts import Pair, draw_pair
 from relqa_loss.training.panel import PANEL, panel_values
 from relqa_loss.training.pipelines import draw_pipeline, spoils
 
@@ -23,7 +23,7 @@ _EXTENDED = 3
 _WHOLE, _MASKED = 4, 5
 _FREE = (6, 7)
 NO_ORDER = -1
-_MOST_PAIRS = 5
+_MOST_PAIRS = 8
 
 
 class RankedSet(NamedTuple):
@@ -38,7 +38,8 @@ class RankedSet(NamedTuple):
     panel: Tensor
     """M×P badness under each panel member."""
     order: Tensor
-    """Q×2 indices (worse, better) of certain order; rows of −1 where there is none."""
+    """Q×2 indices (worse, better) of certain order; rows of −1 where there is none. Of facts, two
+    that are alike in both orders."""
     worse: Tensor
     """M: 1 where the image is certainly worse than the reference, else 0."""
     taught: Tensor | None = None
@@ -134,7 +135,7 @@ class FactSetMaker:
         operators: Names to draw from.
 
     They are not judged by a panel and have no maps. Images 2i and 2i + 1 are a pair, the worse one
-    first.
+    first, unless they are alike.
     """
 
     operators: tuple[str, ...]
@@ -143,7 +144,7 @@ class FactSetMaker:
         """Make the set of ``crop``, as :class:`SetMaker` does."""
         generator = torch.Generator().manual_seed(seed)
         pairs = IMAGES_PER_SET // 2
-        drawn: list[tuple[Tensor, Tensor]] = []
+        drawn: list[Pair] = []
         for _ in range(3 * pairs):  # not every photograph admits every fact
             if len(drawn) == pairs:
                 break
@@ -151,8 +152,10 @@ class FactSetMaker:
             if found is not None:
                 drawn.append(found)
         order = [(2 * index, 2 * index + 1) for index in range(len(drawn))]
-        drawn += [(crop[None], crop[None])] * (pairs - len(drawn))
-        images = torch.cat([torch.cat(pair) for pair in drawn])
+        # Of two that are alike, neither may be the worse one by a clear step.
+        order += [(2 * index + 1, 2 * index) for index, pair in enumerate(drawn) if pair.alike]
+        drawn += [Pair(crop[None], crop[None], alike=True)] * (pairs - len(drawn))
+        images = torch.cat([torch.cat(pair[:2]) for pair in drawn])
         side = crop.shape[-1] - MARGIN
         window = _window(side, generator)
         maps = torch.zeros(IMAGES_PER_SET, len(CHANNELS), side // 4, side // 4)

@@ -13,6 +13,7 @@ from relqa_loss.distortions import operator_names
 from relqa_loss.distortions._filters import to_ycbcr
 from relqa_loss.training import facts
 from relqa_loss.training.facts import EXTRA, FACTS, at_psnr, draw_pair
+from relqa_loss.training.objectives import facts_loss
 from relqa_loss.training.sets import IMAGES_PER_SET, MARGIN, NO_ORDER, STORED, FactSetMaker
 
 SIZE = 64
@@ -75,7 +76,7 @@ def test_pairs_have_equal_psnr_up_to_the_handicap(
     found = [draw_pair(crop[None], operator_names(), generator) for _ in range(40)]
     pairs = [pair for pair in found if pair is not None]
     assert len(pairs) > 15
-    gaps = [_psnr(worse, crop[None]) - _psnr(better, crop[None]) for worse, better in pairs]
+    gaps = [_psnr(worse, crop[None]) - _psnr(better, crop[None]) for worse, better, _ in pairs]
     assert all(-0.6 < gap < most + 0.6 for gap in gaps)
     assert any(abs(gap) < 0.6 for gap in gaps)
 
@@ -89,10 +90,10 @@ def test_squares_and_blur_are_of_the_same_enlargement(
     for _ in range(8):
         pair = draw_pair(crop[None], (), generator)
         assert pair is not None
-        changes = [float((each.diff(dim=-1) != 0).float().mean()) for each in pair]
+        changes = [float((each.diff(dim=-1) != 0).float().mean()) for each in pair[:2]]
         # Nearest repeats pixels two to four times, so most neighbours are equal.
         assert changes[0] < 0.55 < 0.8 < changes[1]
-        small = [torch.nn.functional.avg_pool2d(each, 16) for each in pair]
+        small = [torch.nn.functional.avg_pool2d(each, 16) for each in pair[:2]]
         assert float((small[0] - small[1]).abs().mean()) < 0.02
 
 
@@ -100,7 +101,9 @@ def test_shares_decide_how_often_a_fact_is_drawn(
     crop: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[facts.Fact] = []
-    monkeypatch.setattr(facts, "_draw", lambda fact, *_: asked.append(fact) or (crop, crop))
+    monkeypatch.setattr(
+        facts, "_draw", lambda fact, *_: asked.append(fact) or facts.Pair(crop, crop, False)
+    )
     generator = torch.Generator().manual_seed(0)
     for _ in range(4000):
         draw_pair(crop[None], (), generator)
@@ -126,31 +129,56 @@ def test_sets_say_which_images_are_pairs(crop: Tensor) -> None:
         assert not bool(each.maps.any())
         for worse, better in each.order[(each.order != NO_ORDER).all(1)].tolist():
             known += 1
-            assert (worse % 2, better) == (0, worse + 1)
+            assert {worse, better} == {worse // 2 * 2, worse // 2 * 2 + 1}
             assert not torch.equal(each.images[worse], each.images[better])
     assert known >= 12
     again = FactSetMaker(operators)(crop, 0)
     assert all(torch.equal(getattr(again, field), getattr(made[0], field)) for field in STORED)
 
 
-def test_gratings_repeat_as_they_say() -> None:
+def _frequency(wave: Tensor) -> tuple[float, bool]:
+    """The strongest frequency of a square image, in cycles per pixel, and whether on an axis."""
+    window = torch.hann_window(len(wave))
+    power = torch.fft.rfft2(wave * window.outer(window), s=(512, 512)).abs()
+    row, column = divmod(int(power.argmax()), power.shape[-1])
+    row = min(row, 512 - row)
+    return math.hypot(row, column) / 512, min(row, column) <= 2
+
+
+def test_waves_differ_by_an_eighth_of_their_length() -> None:
     grey = torch.full((1, 3, 96, 96), 0.5)
-    along_an_axis = {"coarse_grating": 0, "fine_grating": 0, "turned_grating": 0}
-    for name, least, most in zip(along_an_axis, (3.7, 2.0, 3.7), (8.0, 3.1, 8.0), strict=True):
-        for seed in range(30):
-            found = EXTRA[name](grey, 1.0, torch.Generator().manual_seed(seed)) - grey
-            assert float(found.abs().max()) <= 0.4001
-            assert float(found.std(1).max()) < 1e-6  # grey
-            power = torch.fft.rfft2(
-                found[0, 0] * torch.hann_window(96).outer(torch.hann_window(96))
-            )
-            place = divmod(int(power.abs().argmax()), power.shape[-1])
-            row = min(place[0], 96 - place[0])
-            frequency = math.hypot(row, place[1]) / 96
-            assert 1 / most - 0.02 < frequency < 1 / least + 0.02
-            along_an_axis[name] += 0 in {row, place[1]}
-    assert along_an_axis["coarse_grating"] == along_an_axis["fine_grating"] == 30
-    assert along_an_axis["turned_grating"] < 8
+    axial = 0
+    for seed in range(30):
+        found = []
+        for name in ("wave", "longer_wave"):
+            image = EXTRA[name](grey, 1.0, torch.Generator().manual_seed(seed)) - grey
+            assert 0.19 < float(image.abs().max()) < 0.41
+            assert float(image.std(1).max()) < 1e-6  # grey
+            frequency, on_axis = _frequency(image[0, 0])
+            found.append(frequency)
+        axial += on_axis
+        assert 1 / 9.1 < found[1] < found[0] < 1 / 2.1
+        assert found[0] / found[1] == pytest.approx(1.12, abs=0.03)
+    assert 8 < axial < 25
+
+
+def test_two_that_are_alike_are_wrong_in_either_order(
+    crop: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alike = tuple(fact for fact in FACTS if fact.alike)
+    monkeypatch.setattr(facts, "FACTS", alike)
+    order = FactSetMaker(operator_names())(crop, 0).order
+    pairs = {(worse, better) for worse, better in order.tolist() if worse != NO_ORDER}
+    assert pairs == {(b, a) for a, b in pairs}
+    assert len(pairs) == IMAGES_PER_SET
+    # Within a clear step nothing is to be gained, beyond it there is.
+    for ratio, pull in ((1.0, 0.0), (1.3, 0.0), (1.5, 1.0), (1 / 1.5, -1.0)):
+        distance = torch.ones(1, IMAGES_PER_SET)
+        distance[:, ::2] = ratio
+        distance.requires_grad_()
+        loss = facts_loss(distance, order[None])
+        (gradient,) = torch.autograd.grad(loss, distance)
+        assert torch.equal(gradient[0, ::2].sign(), torch.full((4,), pull))
 
 
 def test_blurred_planes_leave_the_others_alone(crop: Tensor) -> None:

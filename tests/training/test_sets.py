@@ -56,7 +56,7 @@ def test_shapes_and_types(sets: list[RankedSet]) -> None:
     assert each.images.shape == (count, 3, SIZE, SIZE)
     assert each.maps.shape == (count, len(CHANNELS), cells, cells)
     assert each.panel.shape == (count, len(PANEL))
-    assert each.order.shape == (5, 2)
+    assert each.order.shape == (8, 2)
     assert each.worse.shape == (count,)
     assert each.reference.dtype == each.images.dtype == torch.uint8
     assert each.maps.dtype == torch.int8
