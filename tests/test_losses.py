@@ -340,7 +340,9 @@ def test_per_sample_gradients(loss: Loss) -> None:
     for index in range(3):
         alone = torch.func.grad(one)(weights, noisy[index], target[index])
         for name, value in alone.items():
-            torch.testing.assert_close(together[name][index], value, rtol=1e-4, atol=1e-6)
+            # What cancels to nearly nothing is known as well as what it is a sum of.
+            scale = float(value.abs().max())
+            torch.testing.assert_close(together[name][index], value, rtol=1e-4, atol=1e-6 * scale)
 
 
 def test_exports(loss: Loss) -> None:
