@@ -56,6 +56,13 @@ def in_readme(readme: str, begin: str, content: str, end: str) -> str:
     return f"{before}{begin}\n{content}\n\n{end}{after}"
 
 
+def show(report: str, out: Path | None) -> None:
+    """Print a report, and write it to ``out`` as well, if asked for."""
+    print(report)
+    if out:
+        out.write_text(report + "\n", "utf-8")
+
+
 def command() -> str:
     """The command line of this run, for whoever wants to repeat it."""
     return shlex.join(["python", "/".join(Path(sys.argv[0]).parts[-2:]), *sys.argv[1:]])

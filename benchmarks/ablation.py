@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from _ablation_judging import WINDOWS, Bench, Distance
 from _ablation_variants import FURTHER, JUDGES, VARIANTS, Recoloured, Variant, VariedObjectives
-from _common import command, provenance, table
+from _common import command, provenance, show, table
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -211,9 +211,7 @@ def main() -> None:
             table(HEADER, [row(v, figures[v.name]) for v in variants]),
         ]
     )
-    print(report)
-    if arguments.out:
-        arguments.out.write_text(report + "\n", "utf-8")
+    show(report, arguments.out)
     if arguments.json:
         content = {"command": command(), "figures": figures}
         arguments.json.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from _common import command, photographs, provenance, table
+from _common import command, photographs, provenance, show, table
 
 from relqa_loss.distortions import get_operator, operator_names
 from relqa_loss.evaluation.agreement import badness_columns, rank_agreement
@@ -165,9 +165,7 @@ def main() -> None:
             + table(("", *judged), ranks),
         ]
     )
-    print(report)
-    if arguments.out:
-        arguments.out.write_text(report + "\n", "utf-8")
+    show(report, arguments.out)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
 

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from _common import command, provenance, table
+from _common import command, provenance, show, table
 from speed import peak_on_cpu, shuffled, spread, step
 from speed_matrix import Cell, images, timed
 from torch import Tensor
@@ -92,9 +92,7 @@ def main() -> None:
     header += ("ms (quartiles)", "at once, ms", "MiB", "at once, MiB")
     versions = ", ".join(find_weights(name).version for name in ("relqa-base", "relqa-nano"))
     report = f"{table(header, rows)}\n\n`{command()}`. {provenance(versions)}"
-    print(report)
-    if arguments.out:
-        arguments.out.write_text(report + "\n", "utf-8")
+    show(report, arguments.out)
 
 
 if __name__ == "__main__":

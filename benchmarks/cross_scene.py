@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _common import command, photographs, provenance, table
+from _common import command, photographs, provenance, show, table
 from torch import Tensor
 
 from relqa_loss.distortions import get_operator, operator_names
@@ -144,9 +144,7 @@ def main() -> None:
             ),
         ]
     )
-    print(report)
-    if arguments.out:
-        arguments.out.write_text(report + "\n", "utf-8")
+    show(report, arguments.out)
     if arguments.json:
         figures = {
             "weights": versions,

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch.nn.functional as F
-from _common import command, photographs, provenance, table
+from _common import command, photographs, provenance, show, table
 from torch import Tensor
 
 from relqa_loss._pairs import relations
@@ -169,9 +169,7 @@ def main() -> None:
             "#### Sources\n\n" + "\n".join(f"- {source}" for source in sources),
         ]
     )
-    print(report)
-    if arguments.out:
-        arguments.out.write_text(report + "\n", "utf-8")
+    show(report, arguments.out)
     if arguments.json:
         for record, name in zip(records, networks, strict=True):
             figures = {

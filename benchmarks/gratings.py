@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from _common import command, photographs, provenance, table
+from _common import command, photographs, provenance, show, table
 from torch import Tensor
 
 from relqa_loss import relational_distance
@@ -112,19 +112,17 @@ def main() -> int:
         f"{len(photos)} photographs at {SIDE}², waves of a root mean square of {AMPLITUDE}. "
         f"`{command()}`. {provenance(versions)}"
     ]
+    metrics = field(arguments.weights)
     for title, angles in ANGLES.items():
         rows = []
-        for name, badness in field(arguments.weights).items():
+        for name, badness in metrics.items():
             values = responses(badness, photos, angles)
             depth, length = dip(values)
             where = f"{depth:.2f}" + (f" at {length:g}" if depth < 1 else "")
             rows.append([name, *(f"{value:.2f}" for value in values), where])
         header = ("pixels", *(f"{length:g}" for length in LENGTHS), "dip")
         parts.append(f"## Waves {title}\n\n{table(header, rows)}")
-    text = "\n\n".join(parts) + "\n"
-    sys.stdout.write(text)
-    if arguments.out:
-        arguments.out.write_text(text, "utf-8")
+    show("\n\n".join(parts), arguments.out)
     return 0
 
 

@@ -18,7 +18,7 @@ from itertools import product
 from pathlib import Path
 
 import torch
-from _common import command, photographs, provenance, table
+from _common import command, photographs, provenance, show, table
 from torch import Tensor
 
 from relqa_loss.distortions import get_operator
@@ -83,11 +83,9 @@ def main() -> int:
     header = [f"{version}, {what}" for version in versions for what in ("in step", "least")]
     text = (
         f"{len(photos)} photographs at {SIDE}², severity {SEVERITY}. `{command()}`. "
-        f"{provenance(', '.join(versions))}\n\n" + table(("", *header), rows) + "\n"
+        f"{provenance(', '.join(versions))}\n\n" + table(("", *header), rows)
     )
-    sys.stdout.write(text)
-    if arguments.out:
-        arguments.out.write_text(text, "utf-8")
+    show(text, arguments.out)
     return 0
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _common import command, photographs, provenance, table
+from _common import command, photographs, provenance, show, table
 from torch import Tensor
 
 from relqa_loss.evaluation.stimuli import Stimuli, Stimulus
@@ -76,14 +76,10 @@ def main() -> int:
         [name, len(values), *(f"{np.quantile(values, q):.2f}" for q in (0.0, 0.1, 0.5))]
         for name, values in found.items()
     ]
-    text = (
-        f"`{command()}`. {provenance(find_weights(arguments.weights).version)}\n\n"
-        + table(("moved by a pixel and", "photographs", "least", "lowest tenth", "median"), rows)
-        + "\n"
+    text = f"`{command()}`. {provenance(find_weights(arguments.weights).version)}\n\n" + table(
+        ("moved by a pixel and", "photographs", "least", "lowest tenth", "median"), rows
     )
-    sys.stdout.write(text)
-    if arguments.out:
-        arguments.out.write_text(text, "utf-8")
+    show(text, arguments.out)
     return 0
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import piq
 import torch
-from _common import command, photographs, provenance, table
+from _common import command, photographs, provenance, show, table
 from _selection_runs import (
     CHECKPOINTS,
     TROUBLE_FROM,
@@ -295,9 +295,7 @@ def main() -> None:
             ),
         ]
     )  # fmt: skip
-    print(report)
-    if arguments.out:
-        arguments.out.write_text(report + "\n", "utf-8")
+    show(report, arguments.out)
     if arguments.json:
         content = {"command": command(), "tables": {k: [HEADER, *v] for k, v in tables.items()},
                    "runs": listed}  # fmt: skip

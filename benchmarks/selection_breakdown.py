@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from _common import table
+from _common import show, table
 from _selection_runs import Run
 from selection import CRITERIA, Values, consensus, interval, relative_regret, shown
 
@@ -67,9 +67,7 @@ def main() -> None:
     ]
     overall = [[name, shown(column)] for name, column in zip(SHOWN, losses.T, strict=True)]
     report = "\n\n".join([table(("criterion", "regret"), overall), *tables])
-    print(report)
-    if arguments.out:
-        arguments.out.write_text(report + "\n", "utf-8")
+    show(report, arguments.out)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from _common import provenance, table
+from _common import provenance, show, table
 from torch import Tensor, nn
 
 from relqa_loss.demo import Restorer
@@ -139,9 +139,7 @@ def main() -> None:
             f"the least of {arguments.repeats}. " + provenance(find_weights().version),
         ]
     )
-    print(report)
-    if arguments.out:
-        arguments.out.write_text(report + "\n", "utf-8")
+    show(report, arguments.out)
 
 
 if __name__ == "__main__":

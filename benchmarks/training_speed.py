@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from _common import provenance, table
+from _common import provenance, show, table
 
 BATCH, UNJUDGED, FACTS = 4, 8, 8
 """Sets per step and process."""
@@ -107,9 +107,7 @@ def main() -> None:
             provenance("random at the start of each run"),
         ]
     )
-    print(report)
-    if arguments.out:
-        arguments.out.write_text(report + "\n", "utf-8")
+    show(report, arguments.out)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import torch
-from _common import command, photographs, provenance, table
+from _common import command, photographs, provenance, show, table
 from torch import Tensor
 
 from relqa_loss import RelationalLoss
@@ -115,9 +115,7 @@ def main() -> None:
             + table(("loss", "monotone", "lowest operators"), scans),
         ]
     )
-    print(report)
-    if arguments.out:
-        arguments.out.write_text(report + "\n", "utf-8")
+    show(report, arguments.out)
     if arguments.json:
         figures = {
             "weights": recovery[0][0],

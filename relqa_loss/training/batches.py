@@ -59,9 +59,10 @@ def collate(
     count = IMAGES_PER_SET
     shift = torch.randint(1, count, (len(sets), 1), generator=generator)
     drawn = [_pairs(each, window, generator) for each in (pair_sets or sets)]
+    reference, images = _pixels(flipped)
     return Batch(
-        reference=torch.stack([each.reference for each in flipped]).float() / 255,
-        images=torch.stack([each.images for each in flipped]).float() / 255,
+        reference=reference,
+        images=images,
         maps=torch.stack([each.maps for each in flipped]).float() / 127,
         ranks=torch.stack([quantiles(each.panel) for each in flipped]),
         order=torch.stack([each.order for each in flipped]),
@@ -78,22 +79,20 @@ def _lessons(sets: Sequence[RankedSet], generator: torch.Generator) -> Lessons |
     taught = _taught(sets)
     if taught is None:
         return None
-    flipped = [_flip(each, generator) for each in sets]
-    return Lessons(
-        reference=torch.stack([each.reference for each in flipped]).float() / 255,
-        images=torch.stack([each.images for each in flipped]).float() / 255,
-        taught=taught,
-    )
+    return Lessons(*_pixels([_flip(each, generator) for each in sets]), taught)
 
 
 def _facts(sets: Sequence[RankedSet], generator: torch.Generator) -> Facts:
     flipped = [_flip(each, generator) for each in sets]
-    return Facts(
-        reference=torch.stack([each.reference for each in flipped]).float() / 255,
-        images=torch.stack([each.images for each in flipped]).float() / 255,
-        order=torch.stack([each.order for each in flipped]),
-        taught=_taught(sets),
-    )
+    order = torch.stack([each.order for each in flipped])
+    return Facts(*_pixels(flipped), order, _taught(sets))
+
+
+def _pixels(sets: Sequence[RankedSet]) -> tuple[Tensor, Tensor]:
+    """References and images of sets, in [0, 1]."""
+    reference = torch.stack([each.reference for each in sets])
+    images = torch.stack([each.images for each in sets])
+    return reference.float() / 255, images.float() / 255
 
 
 def _taught(sets: Sequence[RankedSet]) -> Tensor | None:
