@@ -44,7 +44,9 @@ class TeacherLessons:
             for index in range(shard * SETS_PER_SHARD, (shard + 1) * SETS_PER_SHARD):
                 each = self.pool[index]
                 images = each.images.to(device).float() / 255
-                reference = network.encode(each.reference[None].to(device).float() / 255)
+                pixels = each.reference[None].to(device).float() / 255
+                # Without what metrics add by formula: a student that has the formula adds it, too.
+                reference = network.encode(pixels, structure=False)
                 # In the teacher's own unit, where the least distances that matter are alike.
                 rows.append((network.distance(reference, images) / network.scale).cpu())
             write_atomically(path, save({"distance": torch.stack(rows)}))
@@ -58,4 +60,4 @@ class TeacherLessons:
         return self._loaded[shard][row]
 
     def _path(self, shard: int) -> Path:
-        return self.pool.beside(shard, self.record.sha256[:12])
+        return self.pool.beside(shard, f"{self.record.sha256[:12]}-learned")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -352,6 +354,25 @@ def test_plain_error_keeps_its_share_far_away() -> None:
     patches = Objectives(ParityNetwork(NetworkConfig.nano()), learn="distance")
     assert "far" in patches(_batch())
     assert "far" not in Objectives(ParityNetwork(), learn="distance")(_batch())
+
+
+@pytest.mark.parametrize("config", [NetworkConfig(), NetworkConfig.nano()])
+def test_what_metrics_add_by_formula_is_not_made_up_for(config: NetworkConfig) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = ParityNetwork(replace(config, derivatives=True))
+    objectives, batch = Objectives(network, learn="distance"), _batch()
+    coarse = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+    smooth = F.interpolate(coarse, 32, mode="bicubic").clamp(0, 1)
+    # Moved by a pixel or two, which a metric counts for less.
+    moved = torch.stack([smooth.roll(1 + k % 2, -1) for k in range(IMAGES_PER_SET)], 1)
+    batch = batch._replace(reference=smooth, images=moved, facts=Facts(smooth, moved, batch.order))
+    with torch.no_grad():
+        terms = objectives(batch)
+        counted = network.distance(network.encode(smooth), moved[:, 0])
+        network.derivatives = None
+        assert bool((counted < 0.9 * network.distance(network.encode(smooth), moved[:, 0])).all())
+        torch.testing.assert_close(objectives(batch), terms)
 
 
 def test_a_teacher_counts_where_there_is_one(objectives: Objectives) -> None:

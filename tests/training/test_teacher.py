@@ -7,14 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
-from relqa_loss import relational_distance
+from relqa_loss import RelationalLoss
 from relqa_loss.network import NetworkConfig, find_weights, load_pretrained
 from relqa_loss.training.batches import Batches
 from relqa_loss.training.config import TrainConfig
 from relqa_loss.training.loop import train
 from relqa_loss.training.pool import SETS_PER_SHARD, Pool
 from relqa_loss.training.teacher import TeacherLessons
+
+
+def _distances(images: Tensor, reference: Tensor) -> Tensor:
+    return RelationalLoss(pixel_weight=0, reduction="none")(images, reference.expand_as(images))
 
 
 @pytest.fixture
@@ -24,13 +29,15 @@ def lessons(pool: Pool) -> TeacherLessons:
     return lessons
 
 
-def test_they_are_the_teachers_distances(pool: Pool, lessons: TeacherLessons) -> None:
+def test_they_are_the_teachers_distances_as_losses_minimise_them(
+    pool: Pool, lessons: TeacherLessons
+) -> None:
     scale = load_pretrained().scale
     for index in (0, SETS_PER_SHARD + 5):
         each = pool[index]
         images = each.images.float() / 255
-        reference = (each.reference.float() / 255).expand_as(images)
-        wanted = relational_distance(images, reference, reduction="none") / scale
+        reference = each.reference.float() / 255
+        wanted = _distances(images, reference) / scale
         torch.testing.assert_close(lessons.of(index), wanted)
 
 
@@ -40,7 +47,7 @@ def test_what_is_there_is_not_worked_out_again(
     calls: list[tuple[int, int]] = []
     lessons.fill(torch.device("cpu"), lambda *done: calls.append(done))
     assert calls == []
-    path = lessons.pool.beside(1, lessons.record.sha256[:12])
+    path = lessons.pool.beside(1, f"{lessons.record.sha256[:12]}-learned")
     before = path.read_bytes()
     path.unlink()
     lessons.fill(torch.device("cpu"), lambda *done: calls.append(done))
@@ -67,7 +74,7 @@ def test_batches_bring_them(pool: Pool, lessons: TeacherLessons) -> None:
     lesson = with_lessons.lessons
     assert lesson is not None
     for reference, images, row in zip(*lesson, strict=True):
-        wanted = relational_distance(images, reference.expand_as(images), reduction="none")
+        wanted = _distances(images, reference)
         # They are flipped, and taught as they were.
         torch.testing.assert_close(row, wanted / load_pretrained().scale, rtol=0.1, atol=0.05)
     moved = batch.to(torch.device("meta"))
