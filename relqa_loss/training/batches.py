@@ -85,7 +85,21 @@ def _lessons(sets: Sequence[RankedSet], generator: torch.Generator) -> Lessons |
 def _facts(sets: Sequence[RankedSet], generator: torch.Generator) -> Facts:
     flipped = [_flip(each, generator) for each in sets]
     order = torch.stack([each.order for each in flipped])
-    return Facts(*_pixels(flipped), order, _taught(sets))
+    taught = _taught(sets)
+    return Facts(*_pixels(flipped), order, None if taught is None else _firm(taught, order))
+
+
+def _firm(taught: Tensor, order: Tensor) -> Tensor:
+    """Lessons without those that a fact contradicts: of two images that are alike, the distance
+    that is too small is set to 0, which teaches nothing."""
+    sets, count = taught.shape
+    valid = (order != NO_ORDER).all(-1)
+    index = torch.arange(sets)[:, None].expand_as(valid)[valid]
+    ordered = torch.zeros(sets, count, count, dtype=torch.bool)
+    ordered[index, order[valid][:, 0], order[valid][:, 1]] = True
+    alike = ordered & ordered.mT
+    too_small = alike & (taught[:, :, None] < taught[:, None])
+    return taught.masked_fill(too_small.any(-1), 0)
 
 
 def _pixels(sets: Sequence[RankedSet]) -> tuple[Tensor, Tensor]:

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from relqa_loss import RelationalLoss
 from relqa_loss.network import NetworkConfig, find_weights, load_pretrained
-from relqa_loss.training.batches import Batches
+from relqa_loss.training.batches import Batches, Quantiles, collate
 from relqa_loss.training.config import TrainConfig
 from relqa_loss.training.loop import train
 from relqa_loss.training.pool import SETS_PER_SHARD, Pool
+from relqa_loss.training.sets import NO_ORDER
 from relqa_loss.training.teacher import TeacherLessons
 
 
@@ -81,6 +82,24 @@ def test_batches_bring_them(pool: Pool, lessons: TeacherLessons) -> None:
     assert moved.taught is not None
     assert moved.taught.is_meta
     assert moved.pairs.maps.is_meta
+
+
+def test_a_teacher_gives_way_to_what_is_known_to_be_alike(
+    pool: Pool, lessons: TeacherLessons
+) -> None:
+    none = [NO_ORDER, NO_ORDER]
+    orders = torch.tensor([[[1, 0], [0, 1], [3, 2]], [[1, 0], [3, 2], none]])
+    stored = [pool[0], pool[1]]
+    sets = [
+        one._replace(order=order, taught=torch.tensor([1.0, 2, 3, 4, 5, 6, 7, 8]))
+        for one, order in zip(stored, orders, strict=True)
+    ]
+    each = pool[2]
+    quantiles = Quantiles(each.panel)
+    facts = collate([each], quantiles, torch.Generator(), fact_sets=sets).facts
+    assert facts is not None
+    assert facts.taught is not None
+    assert facts.taught.tolist() == [[0, 2, 3, 4, 5, 6, 7, 8], [1, 2, 3, 4, 5, 6, 7, 8]]
 
 
 def test_a_small_network_is_trained_by_a_large_one(photos: Path, tmp_path: Path) -> None:
