@@ -57,9 +57,10 @@ def in_readme(readme: str, begin: str, content: str, end: str) -> str:
 
 
 def show(report: str, out: Path | None) -> None:
-    """Print a report, and write it to ``out`` as well, if asked for."""
+    """Print a report, and write it to ``out`` as well, in a folder that need not be there yet."""
     print(report)
     if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(report + "\n", "utf-8")
 
 

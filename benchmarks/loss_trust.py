@@ -33,7 +33,7 @@ from _battery import (
     same_error,
     spectrum_peak,
 )
-from _common import command, photographs, provenance, table
+from _common import command, photographs, provenance, show, table
 from _contest import MixedMsSsim, Unavailable, require_trunk
 from torch import Tensor
 
@@ -269,12 +269,10 @@ def main() -> None:
         + provenance(find_weights(arguments.weights).version)
     )
     report = f"{lines}\n\n{report}"
-    print(report)
-    for path in (arguments.out, arguments.json, arguments.sheet):
+    show(report, arguments.out)
+    for path in (arguments.json, arguments.sheet):
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
-    if arguments.out:
-        arguments.out.write_text(report + "\n", "utf-8")
     if arguments.json:
         content = {
             "weights": find_weights(arguments.weights).version,

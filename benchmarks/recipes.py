@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _common import command, provenance, table
+from _common import command, provenance, show, table
 from _contest import JUDGES, OURS
 from _runs import Settings, evaluate, load_network, train
 from _tasks import TASKS, crops
@@ -131,13 +131,9 @@ def main() -> None:
             *parts,
         ]
     )
-    print(report)
-    for path in (arguments.out, arguments.json):
-        if path:
-            path.parent.mkdir(parents=True, exist_ok=True)
-    if arguments.out:
-        arguments.out.write_text(report + "\n", "utf-8")
+    show(report, arguments.out)
     if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         record = {"weights": version, "command": command(), "parts": content}
         arguments.json.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
 

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from _common import command, photographs, provenance, table
+from _common import command, photographs, provenance, show, table
 from _contest import JUDGES, OURS, RIVALS, Unavailable, build_loss
 from _runs import Settings, evaluate, given_image, load_network, restore, train
 from _tasks import TASKS
@@ -309,12 +309,10 @@ def main() -> None:
             f"{arguments.crop}²\n\n{cost}",
         ]
     )
-    print(report)
-    for path in (arguments.out, arguments.json, arguments.sheet):
+    show(report, arguments.out)
+    for path in (arguments.json, arguments.sheet):
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
-    if arguments.out:
-        arguments.out.write_text(report + "\n", "utf-8")
     if arguments.json:
         content = {"weights": version, "command": command(), "tasks": figures_json}
         arguments.json.write_text(json.dumps(content, indent=1, default=_plain) + "\n", "utf-8")

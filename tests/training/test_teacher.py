@@ -84,15 +84,12 @@ def test_batches_bring_them(pool: Pool, lessons: TeacherLessons) -> None:
     assert moved.pairs.maps.is_meta
 
 
-def test_a_teacher_gives_way_to_what_is_known_to_be_alike(
-    pool: Pool, lessons: TeacherLessons
-) -> None:
+def test_a_teacher_gives_way_to_what_is_known_to_be_alike(pool: Pool) -> None:
     none = [NO_ORDER, NO_ORDER]
     orders = torch.tensor([[[1, 0], [0, 1], [3, 2]], [[1, 0], [3, 2], none]])
-    stored = [pool[0], pool[1]]
     sets = [
         one._replace(order=order, taught=torch.tensor([1.0, 2, 3, 4, 5, 6, 7, 8]))
-        for one, order in zip(stored, orders, strict=True)
+        for one, order in zip((pool[0], pool[1]), orders, strict=True)
     ]
     each = pool[2]
     quantiles = Quantiles(each.panel)
