@@ -134,7 +134,7 @@ FACTS: tuple[Fact, ...] = (
         ("longer_wave",),
         (24, 40),
         "Campbell and Robson, J. Physiol. 197 (1968): contrast sensitivity is smooth",
-        share=8,
+        share=16,
         alike=True,
     ),
 )
@@ -206,8 +206,10 @@ def _blurred_planes(kept: slice) -> Distort:
 def _wave(factor: float) -> Distort:
     def distort(image: Tensor, severity: float, generator: torch.Generator) -> Tensor:
         """Grey waves of 2.2 to 8 pixels times ``factor``, some with others across."""
-        place, turn, crossed, *phases = torch.rand(5, generator=generator).tolist()
-        length = factor * 2.2 * (8 / 2.2) ** place
+        place, near, turn, crossed, *phases = torch.rand(6, generator=generator).tolist()
+        # Half of them where the panel misses one of the two.
+        least, most = (3.4, 4.5) if near < 0.5 else (2.2, 8.0)
+        length = factor * least * (most / least) ** place
         # Half of them along an axis, as the grids of networks and codecs are.
         quarter = torch.pi / 2
         angle = torch.tensor(quarter * (round(2 * turn) if turn < 0.5 else 4 * turn - 2))

@@ -35,6 +35,8 @@ from relqa_loss.training.sets import (
 SETS_PER_SHARD = 32
 _CONTENT = 5
 """To be raised when a seed gives other sets than before: pools on disk are then made anew."""
+_FACTS_CONTENT = 6
+"""The same for pairs of known order, which change by themselves."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class PoolSpec:
     def key(self) -> str:
         """A short hash; the name of the pool's folder."""
         described = {name: value for name, value in asdict(self).items() if name != "photos"}
-        text = json.dumps({**described, "content": _CONTENT}, sort_keys=True)
+        content = _FACTS_CONTENT if self.facts else _CONTENT
+        text = json.dumps({**described, "content": content}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def make_set(self, index: int) -> RankedSet:
