@@ -146,8 +146,9 @@ class ParityNetwork(nn.Module):
         steering = self._steering(streams.maps, channel_weights)
         forth = self._distance(reference, image.image, steering, weight)
         back = self._distance(image, reference.image, steering, weight)
-        score = 0.5 * (forth + back) * self._direction(streams, reference.size, weight)
-        return Relation(self._crop(streams.maps, reference.size), score, forth)
+        size = _size(reference)
+        score = 0.5 * (forth + back) * self._direction(streams, size, weight)
+        return Relation(self._crop(streams.maps, size), score, forth)
 
     def distance(
         self,
@@ -189,7 +190,7 @@ class ParityNetwork(nn.Module):
         maps = self._streams(reference, image).maps
         steering = self._steering(maps, channel_weights)
         distance = self._distance(reference, _pixels(image), steering, weight)
-        return self._crop(maps, reference.size), distance
+        return self._crop(maps, _size(reference)), distance
 
     def distortion_maps(self, reference: Tensor | Encoding, image: Tensor | Encoding) -> Tensor:
         """The maps alone, N×K×⌈H/4⌉×⌈W/4⌉."""
@@ -216,7 +217,7 @@ class ParityNetwork(nn.Module):
             maps = self._streams(reference, image).maps
             share, extra = self._steering_maps(maps, channel_weights)
             density = density * share + extra
-        return self._crop(density, reference.size)
+        return self._crop(density, _size(reference))
 
     def _direction(
         self, streams: Streams, size: tuple[int, int], weight: Tensor | None = None
@@ -277,7 +278,8 @@ class ParityNetwork(nn.Module):
             density = density * steering[0] + steering[1]
         if weight is None:
             return self._pool(density, self._share(reference, density))
-        weight, total = _spread(weight.to(density.dtype), reference.size, density.shape[-2:])
+        size = _size(reference)
+        weight, total = _spread(weight.to(density.dtype), size, density.shape[-2:])
         mean = (weight * density).sum((1, 2, 3)) / total
         power = (weight * density.square()).sum((1, 2, 3)) / total
         return self.pooled(mean, power)
@@ -289,7 +291,7 @@ class ParityNetwork(nn.Module):
     def _share(reference: Encoding, density: Tensor) -> float:
         """What makes a mean over the padded grid one over the image: padded cells differ by
         nothing, and would dilute it."""
-        height, width = reference.size
+        height, width = _size(reference)
         return density.shape[-2] * density.shape[-1] * MAP_STRIDE**2 / (height * width)
 
     @staticmethod
@@ -363,6 +365,7 @@ def _pixels(image: Tensor | Encoding) -> Tensor:
 
 
 def _size(image: Tensor | Encoding) -> tuple[int, int]:
+    # Of the tensor: dynamo up to torch 2.9 cannot unpack a property of a named tuple.
     height, width = _pixels(image).shape[-2:]
     return height, width
 

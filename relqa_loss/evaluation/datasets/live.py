@@ -86,7 +86,7 @@ def _vector(path: Path, name: str) -> list[Any]:
         ) from error
     try:
         content = loadmat(path)
-    except (MatReadError, ValueError, NotImplementedError, TypeError) as error:
+    except (MatReadError, ValueError, NotImplementedError, TypeError, IndexError) as error:
         raise ValueError(f"{path}: not a MATLAB file that SciPy reads ({error})") from error
     if name not in content:
         known = ", ".join(key for key in content if not key.startswith("__"))
