@@ -134,7 +134,17 @@ FACTS: tuple[Fact, ...] = (
         ("longer_wave",),
         (24, 40),
         "Campbell and Robson, J. Physiol. 197 (1968): contrast sensitivity is smooth",
-        share=16,
+        share=10,
+        alike=True,
+    ),
+    # Nor of one of four pixels in both directions, nor of those that lie badly on its grid.
+    Fact(
+        ("wave",),
+        ("turned_wave",),
+        (24, 40),
+        "Campbell, Kulikowski and Levinson, J. Physiol. 187 (1966): from axis to diagonal, "
+        "contrast sensitivity falls smoothly",
+        share=10,
         alike=True,
     ),
 )
@@ -203,16 +213,17 @@ def _blurred_planes(kept: slice) -> Distort:
     return distort
 
 
-def _wave(factor: float) -> Distort:
+def _wave(factor: float = 1.0, turned: float = 0.0) -> Distort:
     def distort(image: Tensor, severity: float, generator: torch.Generator) -> Tensor:
         """Grey waves of 2.2 to 8 pixels times ``factor``, some with others across."""
         place, near, turn, crossed, *phases = torch.rand(6, generator=generator).tolist()
-        # Half of them where the panel misses one of the two.
-        least, most = (3.4, 4.5) if near < 0.5 else (2.2, 8.0)
+        # Half of them where the panel misses one of a pair, and half of these of four pixels
+        # exactly, as upscaling by four leaves them: each lies on the grid in one way only.
+        least, most = (2.2, 8.0) if near > 0.5 else (3.4, 4.5) if near > 0.25 else (4.0, 4.0)
         length = factor * least * (most / least) ** place
         # Half of them along an axis, as the grids of networks and codecs are.
         quarter = torch.pi / 2
-        angle = torch.tensor(quarter * (round(2 * turn) if turn < 0.5 else 4 * turn - 2))
+        angle = torch.tensor(quarter * (round(2 * turn) if turn < 0.5 else 4 * turn - 2) + turned)
         height, width = image.shape[-2:]
         rows, columns = torch.arange(height)[:, None], torch.arange(width)
         turns = (angle, angle + quarter)[: 2 if crossed < 0.3 else 1]
@@ -244,8 +255,9 @@ EXTRA: dict[str, Distort] = {
     "bicubic_enlarged": _enlarged("bicubic"),
     "coarse_420": _coarse("jpeg"),
     "coarse_444": _coarse("jpeg_444"),
-    "wave": _wave(1.0),
-    "longer_wave": _wave(1.12),
+    "wave": _wave(),
+    "longer_wave": _wave(factor=1.12),
+    "turned_wave": _wave(turned=torch.pi / 15),
     "luma_blur": _blurred_planes(slice(1, 3)),
     "chroma_blur": _blurred_planes(slice(0, 1)),
 }

@@ -35,7 +35,7 @@ from relqa_loss.training.sets import (
 SETS_PER_SHARD = 32
 _CONTENT = 5
 """To be raised when a seed gives other sets than before: pools on disk are then made anew."""
-_FACTS_CONTENT = 6
+_FACTS_CONTENT = 7
 """The same for pairs of known order, which change by themselves."""
 
 
