@@ -7,14 +7,15 @@ Grey waves of one energy are added to unseen ``val`` photographs, along an axis 
 diagonal, and each metric's badness is printed over that of waves of eight pixels. What people see
 falls smoothly from there to shorter waves (Campbell and Robson, J. Physiol. 197, 1968). *Dip* is
 the least badness over the smaller of those of the waves next to it, and at which length: 1 where
-there is none. Members of the training panel see images at half resolution, as in training.
+there is none; *one of 4* is the same for the phase and direction of waves of four pixels that is
+seen least, since these lie on the grid of pixels in one way only. Members of the training panel see
+images at half resolution, as in training.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import statistics
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -67,8 +68,8 @@ def field(weights: Sequence[str]) -> dict[str, Badness]:
 
 
 @torch.no_grad()
-def responses(badness: Badness, photos: Sequence[Tensor], angles: Sequence[float]) -> list[float]:
-    """The mean badness of waves of each length, over that of eight pixels."""
+def responses(badness: Badness, photos: Sequence[Tensor], angles: Sequence[float]) -> Tensor:
+    """The badness of waves of each length (rows), over the mean of those of eight pixels."""
     found = []
     for length in LENGTHS:
         waves = torch.stack(
@@ -83,8 +84,8 @@ def responses(badness: Badness, photos: Sequence[Tensor], angles: Sequence[float
             badness(reference, reference + waves[:, None].expand(-1, 3, -1, -1))
             for reference in (0.25 + 0.5 * photo[None] for photo in photos)
         ]
-        found.append(statistics.fmean(float(each.mean()) for each in values))
-    return [value / found[UNIT] for value in found]
+        found.append(torch.stack(values).mean(0))
+    return torch.stack(found) / found[UNIT].mean()
 
 
 def dip(values: Sequence[float]) -> tuple[float, float]:
@@ -97,6 +98,14 @@ def dip(values: Sequence[float]) -> tuple[float, float]:
     ]
     depth, length = min(depths)
     return min(depth, 1.0), length
+
+
+def least(found: Tensor, length: float) -> float:
+    """The least of the waves of a length, over the smaller mean of the waves next to it."""
+    index = LENGTHS.index(length)
+    before, after = found[index - 1].mean(), found[index + 1].mean()
+    worst = found[index].min().clamp(min=0)  # of what is rounded to a little below zero
+    return float(worst / torch.minimum(before, after).clamp(min=1e-9))
 
 
 def main() -> int:
@@ -116,11 +125,13 @@ def main() -> int:
     for title, angles in ANGLES.items():
         rows = []
         for name, badness in metrics.items():
-            values = responses(badness, photos, angles)
+            found = responses(badness, photos, angles)
+            values = found.mean(1).tolist()
             depth, length = dip(values)
             where = f"{depth:.2f}" + (f" at {length:g}" if depth < 1 else "")
-            rows.append([name, *(f"{value:.2f}" for value in values), where])
-        header = ("pixels", *(f"{length:g}" for length in LENGTHS), "dip")
+            one = f"{least(found, 4.0):.2f}"
+            rows.append([name, *(f"{value:.2f}" for value in values), where, one])
+        header = ("pixels", *(f"{length:g}" for length in LENGTHS), "dip", "one of 4")
         parts.append(f"## Waves {title}\n\n{table(header, rows)}")
     show("\n\n".join(parts), arguments.out)
     return 0

@@ -17,7 +17,7 @@ from relqa_loss.network.model import MAP_STRIDE
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from gratings import LENGTHS, UNIT, dip, responses, wave  # noqa: E402
+from gratings import LENGTHS, UNIT, dip, least, responses, wave  # noqa: E402
 from grids import distances  # noqa: E402
 
 
@@ -37,18 +37,29 @@ def test_a_metric_of_the_error_alone_has_no_dip() -> None:
     def error(reference: Tensor, images: Tensor) -> Tensor:
         return (images - reference).square().mean((1, 2, 3))
 
-    values = responses(error, [photo], (0.0,))
+    found = responses(error, [photo], (0.0,))
+    values = found.mean(1).tolist()
     assert values == pytest.approx([1.0] * len(LENGTHS), abs=0.05)
     assert dip(values)[0] > 0.95
+    assert least(found, 4.0) > 0.9
 
     def blind(reference: Tensor, images: Tensor) -> Tensor:
         # Differences of pixels four apart: nothing of a wave of four pixels is left.
         gap = images - reference
         return (gap - gap.roll(4, -1)).square().mean((1, 2, 3))
 
-    depth, length = dip(responses(blind, [photo], (0.0,)))
+    depth, length = dip(responses(blind, [photo], (0.0,)).mean(1).tolist())
     assert depth < 0.1
     assert length == 4.0
+
+    def blind_to_one(reference: Tensor, images: Tensor) -> Tensor:
+        # Means of two pixels: nothing of a wave of four is left that changes its sign in each.
+        gap = images - reference
+        return (gap[..., ::2] + gap[..., 1::2]).square().mean((1, 2, 3))
+
+    found = responses(blind_to_one, [photo], (0.0,))
+    assert dip(found.mean(1).tolist())[0] > 0.5
+    assert least(found, 4.0) < 0.1
 
 
 def test_a_dip_is_what_both_neighbours_exceed() -> None:
