@@ -8,6 +8,7 @@ from itertools import product
 import pytest
 import skimage.data
 import torch
+from torch import Tensor
 
 from relqa_loss import relational_distance
 from relqa_loss.distortions import get_operator
@@ -31,16 +32,33 @@ def test_blocks_in_step_with_the_cells_are_seen(weights: str, name: str) -> None
     assert min(seen) > 0.5 * statistics.fmean(seen)
 
 
-@pytest.mark.parametrize("weights", ["relqa-base", "relqa-nano"])
-@pytest.mark.xfail(reason="the panel misses waves of four pixels, and taught it", strict=True)
-def test_no_wave_is_missed_that_its_neighbours_show(weights: str) -> None:
-    side = 96
+def _waves_of_four_pixels(weights: str) -> Tensor:
+    """The distance of each direction and phase over that of waves a little longer and shorter."""
+    side, phases = 96, 8
     photo = torch.from_numpy(skimage.data.astronaut()[20 : 20 + side, 150 : 150 + side])
     photo = 0.25 + photo.permute(2, 0, 1)[None].float() / 510
-    place = torch.arange(side)
+    turns = torch.arange(phases)[:, None] / phases
     seen = {}
     for length in (4.5, 4.0, 3.5):
-        wave = 0.05 * (2 * torch.pi * (place / length + 0.125)).cos()
-        image = photo + wave.expand_as(photo)
-        seen[length] = float(relational_distance(image, photo, weights=weights))
-    assert seen[4.0] > 0.6 * min(seen[4.5], seen[3.5])
+        rows = 0.05 * (2 * torch.pi * (torch.arange(side) / length + turns)).cos()
+        waves = rows[:, None, :].expand(phases, side, side)
+        waves = torch.cat([waves, waves.mT])[:, None]
+        images = photo + waves.expand(-1, 3, -1, -1)
+        seen[length] = relational_distance(
+            images, photo.expand_as(images), weights=weights, reduction="none"
+        )
+    return seen[4.0] / torch.minimum(seen[4.5].mean(), seen[3.5].mean())
+
+
+@pytest.mark.parametrize("weights", ["relqa-base", "relqa-nano"])
+def test_waves_of_four_pixels_are_seen_as_their_neighbours_are(weights: str) -> None:
+    # The panel, which teaches, misses them: a fact about waves teaches them.
+    assert float(_waves_of_four_pixels(weights).mean()) > 0.6
+
+
+@pytest.mark.parametrize("weights", ["relqa-base", "relqa-nano"])
+@pytest.mark.xfail(
+    reason="seen less where they change sign between pixels 2n and 2n+1", strict=True
+)
+def test_waves_of_four_pixels_are_seen_wherever_they_lie(weights: str) -> None:
+    assert float(_waves_of_four_pixels(weights).min()) > 0.4
