@@ -90,22 +90,20 @@ def responses(badness: Badness, photos: Sequence[Tensor], angles: Sequence[float
 
 def dip(values: Sequence[float]) -> tuple[float, float]:
     """How deep the deepest gap between neighbours is, at most 1, and at which length."""
-    depths = [
-        (middle / max(min(before, after), 1e-9), length)
-        for before, middle, after, length in zip(
-            values, values[1:], values[2:], LENGTHS[1:], strict=False
-        )
-    ]
-    depth, length = min(depths)
+    inner = range(1, len(LENGTHS) - 1)
+    depth, length = min((values[at] / _beside(values, at), LENGTHS[at]) for at in inner)
     return min(depth, 1.0), length
 
 
 def least(found: Tensor, length: float) -> float:
     """The least of the waves of a length, over the smaller mean of the waves next to it."""
-    index = LENGTHS.index(length)
-    before, after = found[index - 1].mean(), found[index + 1].mean()
-    worst = found[index].min().clamp(min=0)  # of what is rounded to a little below zero
-    return float(worst / torch.minimum(before, after).clamp(min=1e-9))
+    at = LENGTHS.index(length)
+    worst = max(float(found[at].min()), 0.0)  # of what is rounded to a little below zero
+    return worst / _beside(found.mean(1).tolist(), at)
+
+
+def _beside(values: Sequence[float], at: int) -> float:
+    return max(min(values[at - 1], values[at + 1]), 1e-9)
 
 
 def main() -> int:
