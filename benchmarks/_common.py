@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import re
 import shlex
@@ -13,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from relqa_loss._files import write_atomically
 from relqa_loss.training.photos import find_photos, random_crop, read_photo
 
 PLACE = re.compile(
@@ -60,8 +62,19 @@ def show(report: str, out: Path | None) -> None:
     """Print a report, and write it to ``out`` as well, in a folder that need not be there yet."""
     print(report)
     if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(report + "\n", "utf-8")
+        write_atomically(out, f"{report}\n".encode())
+
+
+def keep(figures: object, path: Path | None) -> None:
+    """Write figures as JSON where that is asked for, in a folder that need not be there yet."""
+    if path:
+        write_atomically(path, (json.dumps(figures, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def in_folder(path: Path) -> Path:
+    """The path, in a folder that is there now: for pictures."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def command() -> str:

@@ -12,7 +12,6 @@ trained again.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 from dataclasses import replace
@@ -21,7 +20,7 @@ from pathlib import Path
 import torch
 from _ablation_judging import WINDOWS, Bench, Distance
 from _ablation_variants import FURTHER, JUDGES, VARIANTS, Recoloured, Variant, VariedObjectives
-from _common import command, provenance, show, table
+from _common import command, keep, provenance, show, table
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -212,9 +211,7 @@ def main() -> None:
         ]
     )
     show(report, arguments.out)
-    if arguments.json:
-        content = {"command": command(), "figures": figures}
-        arguments.json.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    keep({"command": command(), "figures": figures}, arguments.json)
 
 
 if __name__ == "__main__":

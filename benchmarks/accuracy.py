@@ -10,13 +10,12 @@ that it never saw.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from _common import command, photographs, provenance, show, table
+from _common import command, keep, photographs, provenance, show, table
 
 from relqa_loss.distortions import get_operator, operator_names
 from relqa_loss.evaluation.agreement import badness_columns, rank_agreement
@@ -166,8 +165,7 @@ def main() -> None:
         ]
     )
     show(report, arguments.out)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+    keep(figures, arguments.json)
 
 
 if __name__ == "__main__":

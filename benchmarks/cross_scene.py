@@ -11,7 +11,6 @@ different operators, in the order on which the metrics that training never saw a
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _common import command, photographs, provenance, show, table
+from _common import command, keep, photographs, provenance, show, table
 from torch import Tensor
 
 from relqa_loss.distortions import get_operator, operator_names
@@ -160,7 +159,7 @@ def main() -> None:
             },
             "SRCC within operator and severity": within,
         }
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+        keep(figures, arguments.json)
 
 
 if __name__ == "__main__":

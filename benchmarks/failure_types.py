@@ -11,7 +11,6 @@ The facts, their sources and how their pairs of images are made are in
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import sys
@@ -19,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch.nn.functional as F
-from _common import command, photographs, provenance, show, table
+from _common import command, keep, photographs, provenance, show, table
 from torch import Tensor
 
 from relqa_loss._pairs import relations
@@ -182,7 +181,7 @@ def main() -> None:
             path = arguments.json
             if name:
                 path = path.with_name(f"{path.stem}-{record.name}{path.suffix}")
-            path.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", "utf-8")
+            keep(figures, path)
 
 
 if __name__ == "__main__":

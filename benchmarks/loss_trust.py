@@ -13,7 +13,6 @@ cites. Needs the extra ``bench``.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +32,7 @@ from _battery import (
     same_error,
     spectrum_peak,
 )
-from _common import command, photographs, provenance, show, table
+from _common import command, in_folder, keep, photographs, provenance, show, table
 from _contest import MixedMsSsim, Unavailable, require_trunk
 from torch import Tensor
 
@@ -219,7 +218,7 @@ def sheet(path: Path, photo: Tensor, pictures: dict[str, list[Tensor]]) -> None:
             axes[row][column].imshow(image.permute(1, 2, 0).clamp(0, 1).numpy())
             axes[row][column].set_title(f"{word} by {name}", fontsize=6)
     figure.tight_layout(pad=0.3)
-    figure.savefig(path, dpi=110)
+    figure.savefig(in_folder(path), dpi=110)
     plt.close(figure)
 
 
@@ -270,16 +269,8 @@ def main() -> None:
     )
     report = f"{lines}\n\n{report}"
     show(report, arguments.out)
-    for path in (arguments.json, arguments.sheet):
-        if path:
-            path.parent.mkdir(parents=True, exist_ok=True)
-    if arguments.json:
-        content = {
-            "weights": find_weights(arguments.weights).version,
-            "command": command(),
-            "losses": figures,
-        }
-        arguments.json.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    version = find_weights(arguments.weights).version
+    keep({"weights": version, "command": command(), "losses": figures}, arguments.json)
     if arguments.sheet:
         sheet(arguments.sheet, photos[0], pictures)
 

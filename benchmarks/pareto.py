@@ -13,7 +13,6 @@ pair, the gradient to the image only, repeats interleaved. Needs the extra ``ben
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from _common import command, photographs, provenance, table
+from _common import command, in_folder, keep, photographs, provenance, show, table
 from speed import milliseconds, spread
 from speed_matrix import Cell, images
 from torch import Tensor, nn
@@ -155,7 +154,7 @@ def plot(path: Path, points: Mapping[str, Point], size: int) -> None:
     )
     axes.margins(x=0.15, y=0.1)  # room for the names
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+    figure.savefig(in_folder(path), dpi=120)
     pyplot.close(figure)
 
 
@@ -186,16 +185,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"`{command()}`. {provenance(versions)}",
         ]
     )
-    sys.stdout.write(text + "\n")
-    if parsed.out is not None:
-        parsed.out.write_text(text + "\n", encoding="utf-8")
+    show(text, parsed.out)
     if parsed.json is not None:
         content = {
             "weights": versions,
             "command": command(),
             "points": {name: point._asdict() for name, point in points.items()},
         }
-        parsed.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        keep(content, parsed.json)
     if parsed.plot is not None:
         plot(parsed.plot, points, parsed.size)
     return 0

@@ -12,7 +12,6 @@ photographs that are left out of training, so that recipes are not chosen on the
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 from dataclasses import replace
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _common import command, provenance, show, table
+from _common import command, keep, provenance, show, table
 from _contest import JUDGES, OURS
 from _runs import Settings, evaluate, load_network, train
 from _tasks import TASKS, crops
@@ -132,10 +131,7 @@ def main() -> None:
         ]
     )
     show(report, arguments.out)
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        record = {"weights": version, "command": command(), "parts": content}
-        arguments.json.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    keep({"weights": version, "command": command(), "parts": content}, arguments.json)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 import sys
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from _common import command, photographs, provenance, show, table
+from _common import command, in_folder, keep, photographs, provenance, show, table
 from _contest import JUDGES, OURS, RIVALS, Unavailable, build_loss
 from _runs import Settings, evaluate, given_image, load_network, restore, train
 from _tasks import TASKS
@@ -175,7 +174,7 @@ def sheet(path: Path, shown: dict[str, dict[str, list[Tensor]]], side: int = 96)
             axis.imshow(piece.permute(1, 2, 0).numpy(), interpolation="nearest")
             axis.set_title(f"{task}: {name}" if name == "clean" else name, fontsize=6)
     figure.tight_layout(pad=0.3)
-    figure.savefig(path, dpi=110)
+    figure.savefig(in_folder(path), dpi=110)
     plt.close(figure)
 
 
@@ -310,18 +309,9 @@ def main() -> None:
         ]
     )
     show(report, arguments.out)
-    for path in (arguments.json, arguments.sheet):
-        if path:
-            path.parent.mkdir(parents=True, exist_ok=True)
-    if arguments.json:
-        content = {"weights": version, "command": command(), "tasks": figures_json}
-        arguments.json.write_text(json.dumps(content, indent=1, default=_plain) + "\n", "utf-8")
+    keep({"weights": version, "command": command(), "tasks": figures_json}, arguments.json)
     if arguments.sheet:
         sheet(arguments.sheet, shown)
-
-
-def _plain(value: object) -> object:
-    return None if isinstance(value, float) and math.isnan(value) else str(value)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import piq
 import torch
-from _common import command, photographs, provenance, show, table
+from _common import command, keep, photographs, provenance, show, table
 from _selection_runs import (
     CHECKPOINTS,
     TROUBLE_FROM,
@@ -254,7 +254,7 @@ def main() -> None:
         if not kept.is_file():
             values = {name: judge(restored[name], parts[name]) for name in parts}
             plain = {p: {j: v.tolist() for j, v in each.items()} for p, each in values.items()}
-            kept.write_text(json.dumps(plain), "utf-8")
+            keep(plain, kept)
         values = json.loads(kept.read_text("utf-8"))
         for name in parts:
             judged[name].append({j: np.array(v) for j, v in values[name].items()})
@@ -296,10 +296,8 @@ def main() -> None:
         ]
     )  # fmt: skip
     show(report, arguments.out)
-    if arguments.json:
-        content = {"command": command(), "tables": {k: [HEADER, *v] for k, v in tables.items()},
-                   "runs": listed}  # fmt: skip
-        arguments.json.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    listed_tables = {name: [HEADER, *lines] for name, lines in tables.items()}
+    keep({"command": command(), "tables": listed_tables, "runs": listed}, arguments.json)
 
 
 if __name__ == "__main__":

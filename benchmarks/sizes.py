@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from _common import command, table
+from _common import command, show, table
 
 from relqa_loss.network import find_weights
 from relqa_loss.network.pretrained import MANIFEST_NAME, pretrained_folder
@@ -99,9 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"`{command()}`, after:\n\n" + "\n".join(f"- `{each}`" for each in commands),
         ]
     )
-    sys.stdout.write(text + "\n")
-    if parsed.out is not None:
-        parsed.out.write_text(text + "\n", encoding="utf-8")
+    show(text, parsed.out)
     return 0
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import random
 import statistics
 import sys
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import torch
-from _common import command, provenance, table
+from _common import command, keep, provenance, show, table
 from _contenders import OURS, Contender, Loss, contenders
 from torch import Tensor
 
@@ -182,9 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             provenance(record.version),
         ]
     )
-    sys.stdout.write(text + "\n")
-    if parsed.out is not None:
-        parsed.out.write_text(text + "\n", encoding="utf-8")
+    show(text, parsed.out)
     if parsed.json is not None:
         content = {
             "weights": record.version,
@@ -199,7 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 for size, measured in results.items()
             },
         }
-        parsed.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        keep(content, parsed.json)
     return 0
 
 

@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from _common import command, provenance, table
+from _common import command, in_folder, provenance, show, table
 from _contenders import NANO, OURS, Contender, contenders, further_contenders
 from speed import peak_memory, shuffled
 from torch import Tensor
@@ -278,7 +278,7 @@ def scaling(results: Results, names: Sequence[str]) -> list[str]:
 
 
 def write_csv(path: Path, results: Results) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with in_folder(path).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow((*Cell._fields, "loss", *Figures._fields, "remark"))
         for cell, found in results.items():
@@ -310,7 +310,7 @@ def plot(path: Path, results: Results, names: Sequence[str]) -> None:
         axis.set(xscale="log", yscale="log", xlabel="pixels of the batch", ylabel=label)
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8)
-    figure.savefig(path, dpi=120)
+    figure.savefig(in_folder(path), dpi=120)
     pyplot.close(figure)
 
 
@@ -367,9 +367,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"`{command()}`. {provenance(find_weights(parsed.weights).version)}",
         ]
     )
-    sys.stdout.write(text + "\n")
-    if parsed.out is not None:
-        parsed.out.write_text(text + "\n", encoding="utf-8")
+    show(text, parsed.out)
     if parsed.csv is not None:
         write_csv(parsed.csv, results)
     if parsed.plot is not None:

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from _common import command, photographs, provenance, show, table
+from _common import command, keep, photographs, provenance, show, table
 from _contest import JUDGES
 from _runs import Settings, evaluate, given_image, load_network, restore, train
 from torch import Tensor, nn
@@ -165,10 +165,7 @@ def main() -> None:
         ]
     )
     show(report, arguments.out)
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        record = {"weights": version, "command": command(), "parts": content}
-        arguments.json.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    keep({"weights": version, "command": command(), "parts": content}, arguments.json)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,11 @@ Several weights can be compared in one run. L1 and SSIM are run beside them.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 import torch
-from _common import command, photographs, provenance, show, table
+from _common import command, keep, photographs, provenance, show, table
 from torch import Tensor
 
 from relqa_loss import RelationalLoss
@@ -123,7 +122,7 @@ def main() -> None:
             "recovery dB": dict(zip(STARTS, recovery[0][1:], strict=True)),
             "monotone line scans": scans[0][1],
         }
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+        keep(figures, arguments.json)
 
 
 if __name__ == "__main__":
