@@ -330,10 +330,12 @@ def certain_loss(distance: Tensor, order: Tensor, slope: Tensor) -> Tensor:
 def facts_loss(distance: Tensor, order: Tensor) -> Tensor:
     """For pairs of known order: apart by a clear step, and no more.
 
-    What is known is which one is worse, not by how much; that is left to the panel.
+    What is known is which one is worse, not by how much; that is left to the panel. Where the other
+    one is worse by a clear step, the square of what is beyond it counts as well: that is rare, and
+    a mean of magnitudes would leave it so.
     """
     gap, valid = _gaps(distance, order)
-    return _mean(F.relu(_CLEAR - gap), valid)
+    return _mean(F.relu(_CLEAR - gap) + F.relu(-_CLEAR - gap).square(), valid)
 
 
 def teacher_loss(distance: Tensor, taught: Tensor) -> Tensor:

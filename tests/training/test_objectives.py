@@ -147,6 +147,21 @@ def test_facts_are_apart_by_a_clear_step_and_no_more() -> None:
     assert 0 < float(near) < float(wrong)
 
 
+def test_facts_that_are_wrong_by_a_factor_pull_harder() -> None:
+    order = torch.tensor([[[1, 0]]])
+
+    def pull(factor: float) -> float:
+        """On the logarithm of a distance that should be the larger one."""
+        larger = torch.tensor(math.log(2 * factor), requires_grad=True)
+        facts_loss(torch.stack([torch.tensor(2.0), larger.exp()])[None], order).backward()
+        assert larger.grad is not None
+        return -float(larger.grad)
+
+    # Up to a clear step the wrong way all alike; an eighth is wrong by log 8 - log 1.35 more.
+    assert pull(0.8) == pytest.approx(pull(1.2), rel=0.02)
+    assert pull(1 / 8) == pytest.approx(1 + 2 * math.log(8 / 1.35), rel=0.05)
+
+
 def test_consensus_loss_is_cheaper_in_the_panels_order() -> None:
     ranks = torch.tensor([[0.1] * 4, [0.5] * 4, [0.9] * 4])
     right = _consensus_loss(torch.tensor([0.1, 0.2, 0.4]), ranks, SLOPE)
