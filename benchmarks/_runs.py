@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from _common import keep
 from _contest import Ramped, build_loss, is_ours, judge
 from _tasks import TASKS, Output, crops, network_for
 from torch import Tensor, nn
 
 from relqa_loss import CHANNELS, relate
-from relqa_loss._files import write_atomically
 from relqa_loss.network import find_weights
 
 _LATER = {"options": "", "precision": "float32"}
@@ -158,7 +158,7 @@ def train(
         "loss": curve[:: max(1, len(curve) // 50)],
         "finite": all(map(math.isfinite, curve)),
     }
-    write_atomically(record, (json.dumps(content, indent=1) + "\n").encode())
+    keep(content, record)
     return run
 
 
@@ -205,7 +205,7 @@ def evaluate(run: Path, tests: list[Tensor], weights: str, tag: str) -> dict[str
                 values = judge(image, clean)
                 for name, value in {"PSNR": values.psnr, "bpp": bits, **values.judges}.items():
                     found.setdefault(name, []).append(value)
-            write_atomically(judged, json.dumps(found).encode())
+            keep(found, judged)
         own: dict[str, list[float]] = {}
         for (image, _), clean in zip(restored, tests, strict=True):
             with torch.no_grad():
@@ -217,5 +217,5 @@ def evaluate(run: Path, tests: list[Tensor], weights: str, tag: str) -> dict[str
             }
             for name, value in values.items():
                 own.setdefault(name, []).append(value)
-        write_atomically(profiled, json.dumps(own).encode())
+        keep(own, profiled)
     return json.loads(judged.read_text("utf-8")) | json.loads(profiled.read_text("utf-8"))

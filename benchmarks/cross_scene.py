@@ -144,22 +144,21 @@ def main() -> None:
         ]
     )
     show(report, arguments.out)
-    if arguments.json:
-        figures = {
-            "weights": versions,
-            "command": command(),
-            "photographs": len(photos),
-            "pairs": {
-                kind: {
-                    "asked": pairs.asked,
-                    "unanimous": pairs.count,
-                    "shares": {name: asdict(f) for name, f in shares[kind].items()},
-                }
-                for kind, pairs in kinds.items()
-            },
-            "SRCC within operator and severity": within,
-        }
-        keep(figures, arguments.json)
+    figures = {
+        "weights": versions,
+        "command": command(),
+        "photographs": len(photos),
+        "pairs": {
+            kind: {
+                "asked": pairs.asked,
+                "unanimous": pairs.count,
+                "shares": {name: asdict(f) for name, f in shares[kind].items()},
+            }
+            for kind, pairs in kinds.items()
+        },
+        "SRCC within operator and severity": within,
+    }
+    keep(figures, arguments.json)
 
 
 if __name__ == "__main__":

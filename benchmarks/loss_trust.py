@@ -261,15 +261,14 @@ def main() -> None:
         figures[name] = found
         print(f"{name}: {found}", file=sys.stderr, flush=True)
 
+    version = find_weights(arguments.weights).version
     report = render(figures, photos)
     lines = (
         f"{len(photos)} photographs of the `val` split at {arguments.size}², {arguments.steps} "
-        f"steps of Adam, {len(operators)} operators. `{command()}`. "
-        + provenance(find_weights(arguments.weights).version)
+        f"steps of Adam, {len(operators)} operators. `{command()}`. " + provenance(version)
     )
     report = f"{lines}\n\n{report}"
     show(report, arguments.out)
-    version = find_weights(arguments.weights).version
     keep({"weights": version, "command": command(), "losses": figures}, arguments.json)
     if arguments.sheet:
         sheet(arguments.sheet, photos[0], pictures)

@@ -186,13 +186,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ]
     )
     show(text, parsed.out)
-    if parsed.json is not None:
-        content = {
-            "weights": versions,
-            "command": command(),
-            "points": {name: point._asdict() for name, point in points.items()},
-        }
-        keep(content, parsed.json)
+    content = {
+        "weights": versions,
+        "command": command(),
+        "points": {name: point._asdict() for name, point in points.items()},
+    }
+    keep(content, parsed.json)
     if parsed.plot is not None:
         plot(parsed.plot, points, parsed.size)
     return 0

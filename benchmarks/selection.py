@@ -296,8 +296,8 @@ def main() -> None:
         ]
     )  # fmt: skip
     show(report, arguments.out)
-    listed_tables = {name: [HEADER, *lines] for name, lines in tables.items()}
-    keep({"command": command(), "tables": listed_tables, "runs": listed}, arguments.json)
+    headed = {name: [HEADER, *lines] for name, lines in tables.items()}
+    keep({"command": command(), "tables": headed, "runs": listed}, arguments.json)
 
 
 if __name__ == "__main__":

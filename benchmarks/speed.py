@@ -182,21 +182,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ]
     )
     show(text, parsed.out)
-    if parsed.json is not None:
-        content = {
-            "weights": record.version,
-            "command": command(),
-            "weights_bytes": record.path.stat().st_size,
-            "device": device.type,
-            "threads": torch.get_num_threads(),
-            "provenance": provenance(record.version),
-            "parameters": {each.name: each.parameters for each in field},
-            "results": {
-                str(size): {name: value._asdict() for name, value in measured.items()}
-                for size, measured in results.items()
-            },
-        }
-        keep(content, parsed.json)
+    content = {
+        "weights": record.version,
+        "command": command(),
+        "weights_bytes": record.path.stat().st_size,
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        "provenance": provenance(record.version),
+        "parameters": {each.name: each.parameters for each in field},
+        "results": {
+            str(size): {name: value._asdict() for name, value in measured.items()}
+            for size, measured in results.items()
+        },
+    }
+    keep(content, parsed.json)
     return 0
 
 

@@ -115,14 +115,13 @@ def main() -> None:
         ]
     )
     show(report, arguments.out)
-    if arguments.json:
-        figures = {
-            "weights": recovery[0][0],
-            "command": command(),
-            "recovery dB": dict(zip(STARTS, recovery[0][1:], strict=True)),
-            "monotone line scans": scans[0][1],
-        }
-        keep(figures, arguments.json)
+    figures = {
+        "weights": recovery[0][0],
+        "command": command(),
+        "recovery dB": dict(zip(STARTS, recovery[0][1:], strict=True)),
+        "monotone line scans": scans[0][1],
+    }
+    keep(figures, arguments.json)
 
 
 if __name__ == "__main__":
