@@ -13,6 +13,7 @@ from torch import Tensor
 from relqa_loss.channels import CHANNELS
 from relqa_loss.distortions import DistortionEngine, Recipe, Step, dense_maps, get_operator
 from relqa_loss.training.facts import Pair, draw_pair
+from relqa_loss.training.lookalikes import draw_lookalike
 from relqa_loss.training.panel import PANEL, panel_values
 from relqa_loss.training.pipelines import draw_pipeline, spoils
 
@@ -125,6 +126,30 @@ class PipelineSetMaker:
             (index, index + 1) for index in range(0, IMAGES_PER_SET, 2) if spoils(recipes[index])
         ]
         return _assemble(shown, recipes, torch.zeros(len(recipes), 0), pairs)
+
+
+@dataclass(frozen=True)
+class LookalikeSetMaker:
+    """Makes sets of single distortions that are taken for one another, see :mod:`.lookalikes`.
+
+    Args:
+        operators: Names to draw from.
+
+    They are not judged by a panel, and no order is known among them.
+    """
+
+    operators: tuple[str, ...]
+
+    def __call__(self, crop: Tensor, seed: int) -> RankedSet:
+        """Make the set of ``crop``, as :class:`SetMaker` does."""
+        generator = torch.Generator().manual_seed(seed)
+        engine = DistortionEngine(self.operators)
+        recipes = [
+            draw_lookalike(self.operators, IMAGES_PER_SET * seed + number, generator)
+            for number in range(IMAGES_PER_SET)
+        ]
+        shown = _show(engine, crop, recipes, generator)
+        return _assemble(shown, recipes, torch.zeros(len(recipes), 0), ())
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ def test_key_follows_content_not_place(pool: Pool) -> None:
         {"crop": 96},
         {"members": spec.members[:-1]},
         {"pipelines": 4},
+        {"lookalikes": 2},
     ):
         assert replace(spec, **change).key != spec.key  # type: ignore[arg-type]
 
@@ -55,6 +56,16 @@ def test_every_so_many_shards_hold_pipelines(pool: Pool) -> None:
     pipelines = mixed.make_set(SETS_PER_SHARD)
     assert not torch.equal(pipelines.images, plain.make_set(SETS_PER_SHARD).images)
     assert pipelines.panel.shape == (IMAGES_PER_SET, 0)
+
+
+def test_every_so_many_shards_hold_lookalikes(pool: Pool) -> None:
+    mixed = replace(pool.spec, members=(), pipelines=4, lookalikes=2)
+    plain = replace(mixed, lookalikes=0)
+    assert not torch.equal(mixed.make_set(0).images, plain.make_set(0).images)
+    # Neither the shards between them nor those of pipelines change.
+    for shard in (1, 3):
+        index = shard * SETS_PER_SHARD
+        assert _equal(mixed.make_set(index), plain.make_set(index))
 
 
 def test_an_interrupted_pool_is_completed_identically(pool: Pool, tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+"""Distortions that are taken for one another, each by itself and plain to see.
+
+Blocks, ringing and smoothing take detail away as a blur does, and coarse blocks or bands are read
+as noise. Random composites show each of them rarely, most often near the threshold, where nobody
+can tell; maps that learn from those alone call all of them a blur.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from relqa_loss.distortions import MASK_KINDS, Recipe, Step, get_operator
+
+# (channel, sign); a kind listed twice is drawn twice as often.
+_KINDS = (
+    ("sharpness", -1),
+    ("noise", -1),
+    ("noise", -1),
+    ("noise", 1),
+    ("blocking", 1),
+    ("blocking", 1),
+    ("ringing", 1),
+    ("ringing", 1),
+    ("banding", 1),
+    ("geometry", 1),
+)
+_WHOLE = 0.5
+_LEAST = 0.15
+
+
+def draw_lookalike(operators: Sequence[str], seed: int, generator: torch.Generator) -> Recipe:
+    """A recipe of one operator, of a kind that others are taken for.
+
+    Args:
+        operators: Names to draw from.
+        seed: Of the recipe: decides masks and noise patterns.
+        generator: Decides the operator, its severity and the kind of mask.
+
+    Raises:
+        ValueError: If none of ``operators`` is of such a kind.
+    """
+    bank = [get_operator(name) for name in operators]
+    kinds = [[op for op in bank if (op.channel, op.sign) == kind] for kind in _KINDS]
+    offered = [kind for kind in kinds if kind]
+    if not offered:
+        raise ValueError(f"no operator is taken for another one among {tuple(operators)}")
+    kind = offered[int(torch.randint(len(offered), (1,), generator=generator))]
+    number = int(torch.randint(len(kind), (1,), generator=generator))
+    severity, where = torch.rand(2, generator=generator).tolist()
+    mask = "whole"
+    if where > _WHOLE:
+        mask = MASK_KINDS[int(torch.randint(len(MASK_KINDS), (1,), generator=generator))]
+    return Recipe((Step(kind[number].name, _LEAST + (1 - _LEAST) * severity, mask),), seed)
