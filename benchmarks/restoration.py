@@ -149,6 +149,11 @@ def cost_table(names: Sequence[str], weights: str, batch: int, crop: int, device
     return table(("loss", "ms per step", "MiB"), rows)
 
 
+def pictured(count: int) -> list[int]:
+    """Which of ``count`` test photographs are shown: the third and the middle one, if there are."""
+    return sorted({min(2, count - 1), count // 2})
+
+
 def sheet(path: Path, shown: dict[str, dict[str, list[Tensor]]], side: int = 96) -> None:
     """Rows of crops: clean, given, and what each loss's network made of it."""
     import matplotlib
@@ -269,7 +274,7 @@ def main() -> None:
                 )
                 if not seed and arguments.sheet:
                     _, network = load_network(run)
-                    for number in (2, len(tests) // 2):
+                    for number in pictured(len(tests)):
                         given = given_image(task, tests[number], number)
                         columns.setdefault("clean", [])
                         if name == available[0]:

@@ -37,6 +37,17 @@ def photographs(count: int = 3, side: int = 64) -> list[Tensor]:
     ]
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 24])
+def test_photographs_of_the_sheet_are_among_those_that_are_there(count: int) -> None:
+    from restoration import pictured
+
+    numbers = pictured(count)
+    assert numbers
+    assert len(numbers) == len(set(numbers)) <= 2
+    assert set(numbers) <= set(range(count))
+    assert pictured(24) == [2, 12]
+
+
 def test_differences_are_paired_and_point_to_the_better() -> None:
     from restoration import difference
 
