@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from relqa_loss.network import NetworkConfig, ParityNetwork, find_weights
+from relqa_loss.network import NetworkConfig, ParityNetwork, load_pretrained
 from relqa_loss.network.pretrained import save_weights
 from relqa_loss.training.publish import main, publish
 
@@ -24,19 +25,59 @@ def weights(tmp_path: Path) -> Path:
 
 
 def test_published_file_and_entry(weights: Path, tmp_path: Path) -> None:
-    record = find_weights(weights)
-    figures = tmp_path / "accuracy.json"
-    figures.write_text(json.dumps({"weights": record.version, "srcc": 0.9}))
     into = tmp_path / "shipped"
-    publish(weights, "first", into, [figures])
+    before = publish(weights, "first", into)
     publish(weights, "second", into)
+    version = f"first@{before['sha256'][:8]}"
+    figures = tmp_path / "accuracy.json"
+    figures.write_text(json.dumps({"weights": version, "srcc": 0.9}))
+    publish(weights, "first", into, [figures])
     manifest = json.loads((into / "manifest.json").read_text())
     assert set(manifest["weights"]) == {"first", "second"}
     entry = manifest["weights"]["first"]
-    assert entry["sha256"] == record.sha256
-    assert entry["figures"] == {"accuracy": {"weights": record.version, "srcc": 0.9}}
+    assert before["figures"] == {}
+    assert entry == before | {"figures": {"accuracy": {"weights": version, "srcc": 0.9}}}
     assert entry["training"] == {"command": "relqa train"}
-    assert (into / "first.safetensors").read_bytes() == weights.read_bytes()
+    assert entry["file"] == "first.safetensors"
+    content = (into / "first.safetensors").read_bytes()
+    assert entry["sha256"] == hashlib.sha256(content).hexdigest()
+
+
+def test_maps_ship_in_half_precision_and_distances_as_they_are(
+    weights: Path, tmp_path: Path
+) -> None:
+    trained = load_pretrained(weights)
+    publish(weights, "first", tmp_path)
+    shipped = _load(tmp_path)
+    assert (tmp_path / "first.safetensors").stat().st_size < 0.6 * weights.stat().st_size
+    assert {buffer.dtype for buffer in shipped.buffers()} == {torch.float32}
+    generator = torch.Generator().manual_seed(0)
+    first, second = torch.rand(2, 1, 3, 64, 64, generator=generator)
+    before, after = trained(first, second), shipped(first, second)
+    assert torch.equal(before.distance, after.distance)
+    assert not torch.equal(before.maps, after.maps)
+    # Where a network that has learned nothing is between two signs, little decides; elsewhere:
+    assert float((after.maps - before.maps).abs().mean()) < 1e-3 * float(before.maps.abs().max())
+
+
+def test_what_has_been_published_can_be_published_again(weights: Path, tmp_path: Path) -> None:
+    publish(weights, "first", tmp_path)
+    content = (tmp_path / "first.safetensors").read_bytes()
+    publish(_beside_its_entry(tmp_path), "first", tmp_path)
+    assert (tmp_path / "first.safetensors").read_bytes() == content
+
+
+def _beside_its_entry(folder: Path) -> Path:
+    """What was published as ``first``, as a file that can be named by its path."""
+    entry = json.loads((folder / "manifest.json").read_text())["weights"]["first"]
+    copy = folder / "copy.safetensors"
+    copy.write_bytes((folder / "first.safetensors").read_bytes())
+    copy.with_suffix(".json").write_text(json.dumps(entry))
+    return copy
+
+
+def _load(folder: Path) -> ParityNetwork:
+    return load_pretrained(_beside_its_entry(folder))
 
 
 def test_figures_of_other_weights_are_refused(weights: Path, tmp_path: Path) -> None:
