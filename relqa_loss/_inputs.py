@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -35,7 +36,8 @@ def check_options(
     Raises:
         ValueError: If one of them is not among the documented values.
     """
-    number = isinstance(data_range, (int, float)) and not isinstance(data_range, bool)
+    numbers = (int, float, np.integer, np.floating)
+    number = isinstance(data_range, numbers) and not isinstance(data_range, bool)
     if not number or not 0 < data_range < math.inf:
         raise ValueError(f"data_range must be a positive number, got {data_range!r}")
     if on_out_of_range not in get_args(OnOutOfRange):
@@ -136,7 +138,9 @@ def prepare_weight(weight: Tensor | None, like: Tensor) -> Tensor | None:
         raise ValueError(f"weight is on {weight.device}, the images are on {like.device}")
     weight = weight.to(like.dtype)
     if _readable(weight):
-        low, high = (float(value) for value in torch.stack(weight.aminmax()).tolist())
+        low, high = (
+            float(value) for value in torch.stack(weight.as_subclass(Tensor).aminmax()).tolist()
+        )
         if not (low >= 0 and high < math.inf):
             raise ValueError(
                 f"weight must be finite and non-negative, got values from {low:g} to {high:g}"
@@ -253,14 +257,15 @@ def _readable(values: Tensor) -> bool:
     if values.is_cuda and torch.cuda.is_current_stream_capturing():
         return False
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor(values)
-    return not (wrapped or values.is_meta or type(values) not in _PLAIN)
-
-
-_PLAIN = (Tensor, torch.nn.Parameter)
+    # Fake, distributed and traced tensors dispatch for themselves; a subclass that merely carries
+    # something with its values (torchvision's images) does not.
+    dispatches = type(values).__torch_dispatch__ is not Tensor.__torch_dispatch__
+    return not (wrapped or values.is_meta or dispatches)
 
 
 def _check_range(images: Mapping[str, Tensor], data_range: float) -> None:
-    extremes = [extreme for image in images.values() for extreme in image.detach().aminmax()]
+    plain = [image.detach().as_subclass(Tensor) for image in images.values()]
+    extremes = [extreme for image in plain for extreme in image.aminmax()]
     values = [float(value) for value in torch.stack(extremes).tolist()]  # one synchronisation
     for name, low, high in zip(images, values[::2], values[1::2], strict=True):
         if math.isnan(low) or math.isnan(high):

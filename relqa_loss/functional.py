@@ -31,7 +31,13 @@ from relqa_loss._parts import values_in_parts
 from relqa_loss._preference import PreferBy, check_preference, log_lead, preference
 from relqa_loss.network._precision import full_precision
 from relqa_loss.network.model import ParityNetwork, Relation
-from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, load_pretrained
+from relqa_loss.network.pretrained import (
+    DEFAULT_WEIGHTS,
+    WeightsRecord,
+    find_weights,
+    load_record,
+    stamp,
+)
 
 RELATIONAL_WEIGHT = 0.003
 """Of the distance beside a pixel error, by default: measured in ``docs/recipes.md``."""
@@ -42,6 +48,9 @@ Base = Literal["charbonnier", "l1", "l2"] | Callable[[Tensor, Tensor], Tensor]
 _CHARBONNIER_EPS = 1e-3
 
 _networks: dict[tuple[str, str, torch.dtype], ParityNetwork] = {}
+"""By hash of the weights, device and dtype."""
+_records: dict[str, tuple[tuple[int, ...], WeightsRecord]] = {}
+"""By name or path as it was given: what its files were then, and what was read of them."""
 _lock = threading.Lock()
 
 
@@ -621,30 +630,17 @@ def channel_tensor(
     return torch.tensor(factors, device=network.scale.device, dtype=network.scale.dtype)
 
 
-def fresh_network(weights: str | os.PathLike[str]) -> ParityNetwork:
-    """A frozen float32 network on the CPU, whatever context it is asked for in.
-
-    Networks are made in the middle of a user's program: within inference mode the weights would
-    be unusable for training, within ``torch.device("meta")`` empty; and the random numbers that
-    initialise modules must not be missed by the user's own seed.
-    """
-    with (
-        torch.inference_mode(False),
-        torch.device("cpu"),
-        torch.random.fork_rng(devices=[]),
-    ):
-        return load_pretrained(weights).float()
-
-
 def network_for(
     weights: str | os.PathLike[str], device: torch.device, dtype: torch.dtype
 ) -> ParityNetwork:
-    """The shared network for these weights, device and dtype; loaded at the first request."""
-    key = (os.fspath(weights), str(device), dtype)
-    network = _networks.get(key)
+    """The shared network for these weights, device and dtype; loaded at the first request, and
+    when a file has been written anew."""
+    compiling = torch.compiler.is_compiling()
+    record = _known(weights) if compiling else _record(weights)
+    network = None if record is None else _networks.get((record.sha256, str(device), dtype))
     if network is not None:
         return network
-    if torch.compiler.is_compiling():
+    if compiling or record is None:
         # Files cannot be read inside a graph. Without fullgraph=True this falls back to eager.
         raise RuntimeError(
             "call the function once before compiling it, or compile a RelationalLoss module"
@@ -652,7 +648,25 @@ def network_for(
     # As a decorator, disable would import the compiler with this package: one second.
     started = "torch._dynamo" in sys.modules
     load = torch.compiler.disable(_load) if started else _load  # type: ignore[no-untyped-call]
-    return load(key)
+    return load(record, device, dtype)
+
+
+def _known(weights: str | os.PathLike[str]) -> WeightsRecord | None:
+    """What has been looked up before, without a look at any file."""
+    if isinstance(weights, WeightsRecord):
+        return weights
+    known = _records.get(os.fspath(weights))
+    return None if known is None else known[1]
+
+
+def _record(weights: str | os.PathLike[str]) -> WeightsRecord:
+    if isinstance(weights, WeightsRecord):
+        return weights
+    name, now = os.fspath(weights), stamp(weights)
+    known = _records.get(name)
+    if known is None or (now and known[0] != now):
+        known = _records[name] = (now, find_weights(weights))
+    return known[1]
 
 
 def network_dtype(preds: Tensor) -> torch.dtype:
@@ -660,14 +674,14 @@ def network_dtype(preds: Tensor) -> torch.dtype:
     return torch.float64 if preds.dtype == torch.float64 else torch.float32
 
 
-def _load(key: tuple[str, str, torch.dtype]) -> ParityNetwork:
+def _load(record: WeightsRecord, device: torch.device, dtype: torch.dtype) -> ParityNetwork:
+    key = (record.sha256, str(device), dtype)
     with _lock:
         network = _networks.get(key)
         if network is None:
-            weights, device, dtype = key
-            network = fresh_network(weights)
+            network = load_record(record)
             with torch.inference_mode(False):
-                network = network.to(device=torch.device(device), dtype=dtype)
+                network = network.to(device=device, dtype=dtype)
             _networks[key] = network
         return network
 

@@ -165,9 +165,11 @@ def _wandb_writer(run: Any) -> Write:
     def write(tag: str, picture: Picture, step: int) -> None:
         import wandb
 
-        # An axis of its own: W&B drops what comes with an earlier step than its latest.
-        axis = f"{tag.partition('/')[0]}/step"
-        run.define_metric(f"{tag.partition('/')[0]}/*", step_metric=axis)
+        # An axis of their own, since W&B drops what comes with an earlier step than its latest;
+        # and of no more than the pictures, or curves beside them would be drawn over it.
+        group = tag.rpartition("/")[0]
+        axis = f"{group}/step"
+        run.define_metric(f"{group}/*", step_metric=axis)
         run.log({tag: wandb.Image(picture), axis: step})
 
     return write

@@ -29,7 +29,6 @@ from relqa_loss.functional import (
     RELATIONAL_WEIGHT,
     Base,
     check_factors,
-    fresh_network,
     preference_values,
     weighted_mean,
     weighted_values,
@@ -37,7 +36,7 @@ from relqa_loss.functional import (
 from relqa_loss.network._lean import channel_error, mean_error
 from relqa_loss.network._precision import full_precision
 from relqa_loss.network.model import LEAST_SHARE, Encoding, Relation
-from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, find_weights
+from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, find_weights, load_record
 
 PIXEL_WEIGHT = 600.0
 """Of the mean absolute error beside the distance, by default: measured in ``docs/recipes.md``."""
@@ -63,8 +62,9 @@ class _Loss(nn.Module):
         self.reduction = reduction
         self.on_out_of_range = on_out_of_range
         self.channel_weights = dict(channel_weights or {})
-        self._weights_version = find_weights(weights).version
-        self.network = fresh_network(weights)
+        record = find_weights(weights)
+        self._weights_version = record.version
+        self.network = load_record(record)
         factors = channel_factors(self.channel_weights, self.network.channels)
         with torch.inference_mode(False):
             tensor = torch.tensor(factors, device="cpu", dtype=torch.float32)
@@ -114,8 +114,16 @@ class _Loss(nn.Module):
 
         def widen(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
+            if moved is tensor:
+                return moved
             narrow = moved.is_floating_point() and moved.dtype.itemsize < 4
-            return tensor.to(moved.device) if narrow else moved
+            dtype = tensor.dtype if narrow else moved.dtype
+            # Where to and as what, never what: ``to_empty`` has no values, and no checkpoint of
+            # the parent would bring them back.
+            kept = tensor.to(moved.device, dtype)
+            if moved.dim() == 4 and moved.is_contiguous(memory_format=torch.channels_last):
+                kept = kept.contiguous(memory_format=torch.channels_last)
+            return kept
 
         return super()._apply(widen, recurse)  # type: ignore[no-any-return, no-untyped-call]
 
@@ -284,6 +292,8 @@ class RelationalLoss(_Loss):
         self, encoding: Encoding, preds: Tensor, weight: Tensor | None = None
     ) -> Tensor:
         """As ``forward``, for a reference encoded before.
+
+        With ``on_out_of_range="clamp"`` the reference is what was clamped, for the pixel term too.
 
         Args:
             encoding: From :meth:`encode`, of as many images as ``preds``, or of one.

@@ -21,6 +21,7 @@ MOST = 5
 
 NO_DIFFERENCE = "no visible difference"
 IDENTICAL = "identical"
+NOT_A_NUMBER = "not a number"
 
 _EDGE = 0.06  # range of luminance inside a cell's neighbourhood that makes an edge
 _SHARE = 0.6  # a place is named if it holds at least this share of the change …
@@ -67,7 +68,8 @@ def describe(
     Returns:
         For example ``"sharper by 0.31, slightly more ringing by 0.08 near edges"``;
         :data:`IDENTICAL` where every map is exactly zero, :data:`NO_DIFFERENCE` where none is
-        strong enough.
+        strong enough, and :data:`NOT_A_NUMBER` where one is not finite anywhere, as of a network
+        that has diverged.
 
     Raises:
         ValueError: For other shapes.
@@ -83,6 +85,8 @@ def describe(
     """
     if maps.dim() == 3 and not bool(maps.any()):
         return IDENTICAL
+    if not bool(maps.isfinite().all()):
+        return NOT_A_NUMBER
     named = changes(maps, reference, channels=channels)
     return ", ".join(map(str, named)) if named else NO_DIFFERENCE
 
@@ -105,7 +109,7 @@ def changes(
         most: How many to return at most.
 
     Raises:
-        ValueError: For other shapes.
+        ValueError: For other shapes, or maps that are not finite.
     """
     if maps.dim() != 3 or maps.shape[0] != len(channels):
         raise ValueError(
@@ -115,6 +119,8 @@ def changes(
     if reference is not None and (reference.dim() != 3 or reference.shape[0] != 3):
         raise ValueError(f"the reference must be 3×H×W, got shape {tuple(reference.shape)}")
     maps = maps.detach().float().cpu()
+    if not bool(maps.isfinite().all()):
+        raise ValueError("maps must be finite: an image that they are of contains NaN or infinity")
     height, width = maps.shape[-2:]
     places = _places(height, width)
     if reference is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -26,6 +27,9 @@ from relqa_loss import (
     relational_score,
     spatial_map_weighted_loss,
 )
+from relqa_loss.metrics import RelationalDistance
+from relqa_loss.network import find_weights
+from relqa_loss.network.pretrained import WeightsRecord, load_record
 
 REDUCED = (relational_distance, relational_score, spatial_map_weighted_loss)
 
@@ -229,12 +233,12 @@ def test_one_network_is_loaded_even_by_many_threads(
 ) -> None:
     loads = []
 
-    def count(weights: str) -> object:
-        loads.append(weights)
+    def count(record: WeightsRecord) -> object:
+        loads.append(record)
         time.sleep(0.05)  # long enough for every thread to arrive
-        return load_pretrained(weights)
+        return load_record(record)
 
-    monkeypatch.setattr(functional, "load_pretrained", count)
+    monkeypatch.setattr(functional, "load_record", count)
     monkeypatch.setattr(functional, "_networks", {})
     results: list[Tensor] = []
     threads = [
@@ -259,6 +263,7 @@ def test_the_users_random_numbers_are_not_consumed(
     before = torch.get_rng_state()
     relational_distance(*pair)
     RelationalLoss()
+    load_pretrained()
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -282,12 +287,74 @@ def test_default_device_and_dtype_do_not_matter(
     with torch.device("meta"):
         assert torch.equal(relational_distance(*pair), expected)
         assert torch.equal(RelationalLoss()(*pair), loss)
+        assert not any(buffer.is_meta for buffer in load_pretrained().buffers())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("weights", ["relqa-base", "relqa-nano"])
+def test_the_default_dtype_does_not_round_the_weights(
+    monkeypatch: pytest.MonkeyPatch, pair: tuple[Tensor, Tensor], weights: str, dtype: torch.dtype
+) -> None:
+    # As Lightning sets it around each step with precision="bf16-true".
+    expected, buffers = relate(*pair, weights=weights), list(load_pretrained(weights).buffers())
     monkeypatch.setattr(functional, "_networks", {})
-    torch.set_default_dtype(torch.float64)
+    torch.set_default_dtype(dtype)
     try:
-        assert torch.equal(relational_distance(*pair), expected)
+        relate(*pair, weights=weights)
+        loss, network = RelationalLoss(weights=weights), load_pretrained(weights)
     finally:
         torch.set_default_dtype(torch.float32)
+    for loaded in (network, loss.network):
+        for one, other in zip(loaded.buffers(), buffers, strict=True):
+            assert one.dtype == torch.float32
+            assert torch.equal(one, other)
+    for one, other in zip(relate(*pair, weights=weights), expected, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_file_that_is_written_anew_is_read_anew(
+    tmp_path: Path, pair: tuple[Tensor, Tensor]
+) -> None:
+    path = tmp_path / "mine.safetensors"
+    seen = []
+    for name in ("relqa-base", "relqa-nano"):
+        record = find_weights(name)
+        path.write_bytes(record.path.read_bytes())
+        entry = {
+            "sha256": record.sha256,
+            "architecture": record.config.to_dict(),
+        }
+        path.with_suffix(".json").write_text(json.dumps(entry))
+        expected = relational_distance(*pair, weights=name)
+        assert torch.equal(relational_distance(*pair, weights=path), expected)
+        metric = RelationalDistance(weights=path)
+        metric.update(*pair)
+        seen.append((metric, expected, find_weights(path)))
+    (first, distance, old), _ = seen
+    # The metric that knows the older one goes on with it, and so does its version.
+    first.update(*pair)
+    torch.testing.assert_close(first.compute(), distance)
+    assert first.compute() > 1.05 * seen[1][1]
+    assert first.version.startswith(old.version)
+    assert torch.equal(relational_distance(*pair, weights=old), distance)
+    path.unlink()
+    assert torch.equal(relational_distance(*pair, weights=old), distance)
+    assert torch.equal(relational_distance(*pair, weights=path), seen[1][1])
+
+
+def test_weights_that_were_replaced_before_their_first_use_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pair: tuple[Tensor, Tensor]
+) -> None:
+    monkeypatch.setattr(functional, "_networks", {})
+    path = tmp_path / "mine.safetensors"
+    record = find_weights()
+    path.write_bytes(record.path.read_bytes())
+    entry = {"sha256": record.sha256, "architecture": record.config.to_dict()}
+    path.with_suffix(".json").write_text(json.dumps(entry))
+    metric = RelationalDistance(weights=path)
+    path.write_bytes(find_weights("relqa-nano").path.read_bytes())
+    with pytest.raises(ValueError, match="SHA-256"):
+        metric.update(*pair)
 
 
 def test_a_function_compiles_once_its_network_is_loaded(pair: tuple[Tensor, Tensor]) -> None:

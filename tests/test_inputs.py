@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -40,6 +41,31 @@ def test_images_are_divided_by_the_data_range() -> None:
 def test_integers_are_taken_with_their_range(dtype: torch.dtype, white: int) -> None:
     image = torch.full((1, 1, 32, 32), white, dtype=torch.int32).to(dtype)
     assert pair(image, data_range=white)[0].max() == 1
+
+
+class _Photo(Tensor):
+    """A tensor that carries something with its values, like torchvision's images."""
+
+
+@pytest.mark.parametrize("value", [255.0, float("nan")])
+def test_subclasses_are_looked_at_like_any_tensor(value: float) -> None:
+    image = torch.rand(1, 3, 32, 32)
+    wrong = torch.full_like(image, value).as_subclass(_Photo)
+    for given in ((wrong, image), (image, wrong)):
+        with pytest.raises(ValueError, match=r"must lie in|contains NaN"):
+            pair(*given)
+    with pytest.raises(ValueError, match="finite and non-negative"):
+        prepare_weight(-torch.ones(1, 1, 32, 32).as_subclass(_Photo), image)
+    same, _ = pair(image.as_subclass(_Photo))
+    assert torch.equal(same, image)
+
+
+@pytest.mark.parametrize("white", [np.float32(255), np.int64(255), np.float64(255)])
+def test_numbers_of_numpy_are_a_range(white: float) -> None:
+    image = torch.full((1, 3, 32, 32), 255, dtype=torch.uint8)
+    assert pair(image, data_range=white)[0].unique().tolist() == [1.0]
+    with pytest.raises(ValueError, match="data_range"):
+        check_options(np.float32("nan"))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

@@ -326,6 +326,39 @@ def test_a_parents_half_keeps_the_weights(loss: Loss) -> None:
     assert torch.equal(loss(*pair()), before)
 
 
+def _again(module: nn.Module) -> None:
+    """What initialisers do to the layers that they know, by class or by its name."""
+    known = type(module).__name__
+    if isinstance(module, (nn.Conv2d, nn.Linear)) or "Conv" in known or "Linear" in known:
+        nn.init.constant_(module.weight, 0.1)
+        if module.bias is not None:
+            nn.init.constant_(module.bias, 0.1)
+
+
+def test_a_parents_initialisers_do_not_reach_the_weights(loss: Loss) -> None:
+    before, layer = loss(*pair()), nn.Conv2d(3, 3, 3)
+    parent = nn.Sequential(layer, loss)
+    parent.apply(_again)
+    for module in parent.modules():
+        _again(module)
+    assert (layer.weight == 0.1).all()
+    assert torch.equal(loss(*pair()), before)
+
+
+def test_to_empty_keeps_the_weights(loss: Loss) -> None:
+    before = loss(*pair())
+    nn.Sequential(loss).to_empty(device="cpu")
+    assert torch.equal(loss(*pair()), before)
+
+
+def test_a_parents_layout_is_followed(loss: Loss) -> None:
+    before = loss(*pair())
+    nn.Sequential(loss).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    kernels = [buffer for buffer in loss.buffers() if buffer.dim() == 4]
+    assert all(each.is_contiguous(memory_format=torch.channels_last) for each in kernels)
+    torch.testing.assert_close(loss(*pair()), before)
+
+
 def test_per_sample_gradients(loss: Loss) -> None:
     model = nn.Conv2d(3, 3, 3, padding=1)
     weights = {name: value.detach() for name, value in model.named_parameters()}

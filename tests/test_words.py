@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from relqa_loss.channels import CHANNEL_TABLE, CHANNELS
-from relqa_loss.words import IDENTICAL, MOST, NO_DIFFERENCE, changes, describe
+from relqa_loss.words import IDENTICAL, MOST, NO_DIFFERENCE, NOT_A_NUMBER, changes, describe
 
 
 def maps(size: int = 16, **values: float) -> Tensor:
@@ -40,6 +40,15 @@ def test_nothing_to_say() -> None:
     assert describe(maps(noise=0.04, tint=-0.04)) == NO_DIFFERENCE
     torch.manual_seed(0)
     assert describe(0.05 * torch.randn(len(CHANNELS), 32, 32)) == NO_DIFFERENCE
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_a_number_is_not_called_invisible(value: float) -> None:
+    some = maps(noise=0.5)
+    some[3, 0, 0] = value
+    assert describe(some) == NOT_A_NUMBER
+    with pytest.raises(ValueError, match="finite"):
+        changes(some)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from relqa_loss._inputs import OnOutOfRange, channel_factors, check_options
-from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, find_weights
+from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, find_weights, pinned
 
 
 class SummedMetric(Metric):
@@ -39,7 +39,8 @@ class SummedMetric(Metric):
     ) -> None:
         super().__init__(**kwargs)
         check_options(data_range, on_out_of_range)
-        record = find_weights(weights)
+        self._pinned = pinned(weights)
+        record = find_weights(self._pinned)
         self.channels = record.config.channels
         channel_factors(channel_weights, self.channels)
         self.data_range = data_range

@@ -112,7 +112,7 @@ class RelationalPreference(SummedMetric):
                 slope=math.inf,
                 data_range=self.data_range,
                 reduction="none",
-                weights=self.weights,
+                weights=self._pinned,
                 channel_weights=self.channel_weights,
                 on_out_of_range=self.on_out_of_range,
             ).to(self.count.dtype)

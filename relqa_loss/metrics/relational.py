@@ -65,7 +65,7 @@ class _RelationalMetric(SummedMetric):
                 preds,
                 target,
                 data_range=self.data_range,
-                weights=self.weights,
+                weights=self._pinned,
                 channel_weights=self.channel_weights,
                 on_out_of_range=self.on_out_of_range,
             )

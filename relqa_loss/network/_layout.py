@@ -3,9 +3,11 @@ repeated on."""
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 GRID = 16
 """The coarsest stride; sides are padded to a multiple of it."""
@@ -54,7 +56,17 @@ def first(cells: Tensor) -> Tensor:
     return cells.permute(0, 3, 1, 2)
 
 
-def pointwise(layer: nn.Conv2d, image: Tensor) -> Tensor:
+class Layer(Protocol):
+    """What a convolution consists of, frozen or not."""
+
+    @property
+    def weight(self) -> Tensor: ...
+
+    @property
+    def bias(self) -> Tensor | None: ...
+
+
+def pointwise(layer: Layer, image: Tensor) -> Tensor:
     """A 1×1 convolution; as a product of matrices it costs less to call."""
     return first(F.linear(last(image), layer.weight.flatten(1), layer.bias))
 

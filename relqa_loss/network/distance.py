@@ -65,12 +65,18 @@ class _ErrorStage(nn.Module):
         return frozen_conv(error, self.mix.weight, padding=1).add_(error)
 
 
-class NarrowGate(Settling, nn.Conv2d):
+class NarrowGate(Settling):
     """A 1×1 convolution to few channels, two cells at a time."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels = inputs, outputs
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, 1, 1))
+        self.bias = nn.Parameter(torch.empty(outputs))
 
     def functions(self) -> tuple[Tensor, ...]:
         weight = in_pairs(self.weight.flatten(1), self.in_channels).T.contiguous()
-        return weight, self.bias.repeat(2)  # type: ignore[union-attr]
+        return weight, self.bias.repeat(2)
 
     def forward(self, image: Tensor) -> Tensor:
         if not pairs_pay(self.out_channels, image):
@@ -87,7 +93,7 @@ class _FirstStage(Settling):
     def __init__(self, outputs: int, features: int) -> None:
         super().__init__()
         self.reduce = nn.Conv2d(12, outputs, 3, padding=1, bias=False)
-        self.gate = NarrowGate(features, outputs, 1)
+        self.gate = NarrowGate(features, outputs)
         nn.init.kaiming_normal_(self.reduce.weight, nonlinearity="linear")
         _init_gate(self.gate)
 
@@ -98,7 +104,7 @@ class _FirstStage(Settling):
         return BlockKernel(*self.settled())
 
 
-def _init_gate(gate: nn.Conv2d) -> None:
+def _init_gate(gate: nn.Conv2d | NarrowGate) -> None:
     nn.init.normal_(gate.weight, std=0.5 / gate.in_channels**0.5)
     nn.init.ones_(gate.bias)  # type: ignore[arg-type]
 

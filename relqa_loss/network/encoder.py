@@ -34,8 +34,13 @@ CONTRAST = 4.0
 """Brings pixel values around mid-grey to unit variance, where the activations bend."""
 
 
-class _Stem(Settling, nn.Conv2d):
-    """A convolution over blocks of 2×2 pixels."""
+class _Stem(Settling):
+    """A 3×3 convolution over blocks of 2×2 pixels."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, 12, 3, 3))
+        self.bias = nn.Parameter(torch.empty(outputs))
 
     def functions(self) -> tuple[Tensor, ...]:
         # A power of two: exact, and shorter on the weights than on the pixels.
@@ -54,10 +59,10 @@ class Encoder(nn.Module):
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
-        self.stem = _Stem(12, widths[0], 3)
+        self.stem = _Stem(widths[0])
         self.stages = nn.ModuleList(_Stage(inputs, outputs) for inputs, outputs in pairwise(widths))
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, (_Stem, nn.Conv2d)):
                 # PyTorch's default shrinks the features at every stage: at stride 16 a visible
                 # blur would move them by 0.0003, and the maps would take an epoch to wake up.
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

@@ -39,8 +39,13 @@ _COLOURS = 3
 _PATCH = _COLOURS * SIDE**2
 
 
-class _Stem(Settling, nn.Linear):
+class _Stem(Settling):
     """A layer on patches of pixels: N×3×H×W → N×H/4×W/4×C."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, _PATCH))
+        self.bias = nn.Parameter(torch.empty(outputs))
 
     def functions(self) -> tuple[Tensor, ...]:
         # A power of two: exact, and shorter on the weights than on the pixels.
@@ -63,7 +68,7 @@ class PatchEncoder(nn.Module):
     def __init__(self, widths: Sequence[int], error_widths: Sequence[int], judged: int) -> None:
         super().__init__()
         self.gates = tuple(error_widths)
-        self.stem = _Stem(_PATCH, widths[0])
+        self.stem = _Stem(widths[0])
         self.reduce = nn.ModuleList(
             nn.Linear(4 * before, after) for before, after in pairwise(widths)
         )

@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import nn
 
 from relqa_loss._files import write_atomically
+from relqa_loss.network._frozen import replace_layers
 from relqa_loss.network._settled import Settling
 from relqa_loss.network.config import NetworkConfig
 from relqa_loss.network.model import ParityNetwork
@@ -25,10 +26,16 @@ DEFAULT_WEIGHTS = "relqa-base"
 
 MANIFEST_NAME = "manifest.json"
 
+_SUFFIX = ".safetensors"
+
 
 @dataclass(frozen=True)
 class WeightsRecord:
-    """What the manifest says about one weights file."""
+    """What the manifest says about one weights file.
+
+    It stands for these very weights wherever a name or path is expected: a file that is written
+    anew is refused, not mistaken for them.
+    """
 
     name: str
     path: Path
@@ -40,6 +47,9 @@ class WeightsRecord:
     def version(self) -> str:
         """Name and first digits of the hash, to be reported beside scores."""
         return f"{self.name}@{self.sha256[:8]}"
+
+    def __fspath__(self) -> str:
+        return os.fspath(self.path)
 
 
 def pretrained_folder() -> Path:
@@ -64,14 +74,16 @@ def find_weights(weights: str | os.PathLike[str] = DEFAULT_WEIGHTS) -> WeightsRe
     Args:
         weights: A name in the shipped manifest, or the path of a ``.safetensors`` file with a
             manifest of the same name beside it (``model.safetensors`` and ``model.json``, as
-            ``relqa train`` writes them).
+            ``relqa train`` writes them). Or a record, which is returned.
 
     Raises:
         ValueError: For an unknown name, or a manifest that does not describe the file.
         FileNotFoundError: If the file or its manifest is missing.
     """
+    if isinstance(weights, WeightsRecord):
+        return weights
     path = Path(weights)
-    if path.suffix == ".safetensors":
+    if path.suffix == _SUFFIX:
         manifest = path.with_suffix(".json")
         for needed in (path, manifest):
             if not needed.is_file():
@@ -89,10 +101,39 @@ def find_weights(weights: str | os.PathLike[str] = DEFAULT_WEIGHTS) -> WeightsRe
     return _record(str(weights), folder / entry["file"], entry, manifest)
 
 
+def stamp(weights: str | os.PathLike[str]) -> tuple[int, ...]:
+    """Of a file and its manifest, something that changes when they are written anew.
+
+    Empty for the name of shipped weights, which do not change, and for files that are gone.
+    """
+    path = Path(weights)
+    if path.suffix != _SUFFIX:
+        return ()
+    try:
+        found = [each.stat() for each in (path, path.with_suffix(".json"))]
+    except OSError:
+        return ()
+    return tuple(
+        value
+        for each in found
+        for value in (each.st_dev, each.st_ino, each.st_size, each.st_mtime_ns)
+    )
+
+
+def pinned(weights: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """What stands for the same weights as long as it is kept: the name of shipped ones, or the
+    record of a file, without the history of its training."""
+    if Path(weights).suffix != _SUFFIX:
+        return weights
+    return replace(find_weights(weights), training={})
+
+
 def load_pretrained(weights: str | os.PathLike[str] = DEFAULT_WEIGHTS) -> ParityNetwork:
     """A new frozen network: in eval mode, its weights non-persistent buffers, nothing to train.
 
-    The file's SHA-256 is checked against its manifest at every load.
+    It is in float32 and on the CPU, whatever the default dtype, the default device or inference
+    mode, and takes none of the user's random numbers. The file's SHA-256 is checked against its
+    manifest at every load.
 
     Args:
         weights: As for :func:`find_weights`.
@@ -119,27 +160,28 @@ def load_record(record: WeightsRecord) -> ParityNetwork:
             f"{record.path} has SHA-256 {digest}, its manifest says {record.sha256}: the file is "
             "damaged or was replaced; reinstall relqa-loss or fetch the file again"
         )
-    network = ParityNetwork(record.config)
-    try:
-        network.load_state_dict(load_safetensors(content))
-    except (SafetensorError, RuntimeError) as error:
-        raise ValueError(
-            f"{record.path} does not fit the architecture in its manifest: {error}"
-        ) from error
-    return freeze(network)
-
-
-@lru_cache(maxsize=4)
-def shared_network(weights: str | os.PathLike[str] = DEFAULT_WEIGHTS) -> ParityNetwork:
-    """One CPU network per weights for the functional interface; never moved or changed."""
-    return load_pretrained(weights)
+    # Networks are made in the middle of a user's program: within inference mode the weights would
+    # be unusable for training, within ``torch.device("meta")`` empty; and the random numbers that
+    # initialise modules must not be missed by the user's own seed.
+    with torch.inference_mode(False), torch.device("cpu"), torch.random.fork_rng(devices=[]):
+        # Before the weights come: a default of half precision would round them.
+        network = ParityNetwork(record.config).float()
+        try:
+            network.load_state_dict(load_safetensors(content))
+        except (SafetensorError, RuntimeError) as error:
+            raise ValueError(
+                f"{record.path} does not fit the architecture in its manifest: {error}"
+            ) from error
+        return freeze(network)
 
 
 def freeze(network: ParityNetwork) -> ParityNetwork:
     """Turn all weights into non-persistent buffers, in place, and switch to eval mode.
 
-    Buffers follow ``.to()``, but no optimiser, checkpoint or DDP bucket of a parent sees them.
+    Buffers follow ``.to()``, but no optimiser, checkpoint or DDP bucket of a parent sees them, and
+    no layer is one that a parent's initialisers look for.
     """
+    replace_layers(network)
     for module in network.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             delattr(module, name)

@@ -41,7 +41,8 @@ class PixelPyramid(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("opponent", torch.tensor(_OPPONENT), persistent=False)
+        matrix = torch.tensor(_OPPONENT, dtype=torch.float32)  # whatever the default
+        self.register_buffer("opponent", matrix, persistent=False)
 
     def smooth(self, image: Tensor) -> Tensor:
         """``N×3×H×W`` → ``N×3×H/4×W/4``: in opponent colours, without what a stride of 4 aliases.
