@@ -25,6 +25,9 @@ _SHORT = {
     "vif": "visual_information_fidelity",
     "uqi": "universal_image_quality_index",
 }
+# Functions that know no data_range, with constants for images from 0 to 255. The others without one
+# are ratios or errors, whose order no scale changes, or want [0, 1], as DISTS does.
+_UP_TO_255 = frozenset({"visual_information_fidelity"})
 
 
 @dataclass(frozen=True)
@@ -150,8 +153,10 @@ def _with_options(function: Callable[..., Any]) -> Callable[[Tensor, Tensor], An
     """Images are in [0, 1] and go one by one: say so to whom asks."""
     known = inspect.signature(function).parameters
     options: dict[str, Any] = {}
-    if "data_range" in known:
-        options["data_range"] = 1.0
     if "normalize" in known and known["normalize"].default is False:
         options["normalize"] = True  # of LPIPS: the input is in [0, 1], not in [−1, 1]
+    if "data_range" in known:
+        options["data_range"] = 1.0
+    elif function.__name__ in _UP_TO_255:
+        return lambda preds, target: function(255 * preds, 255 * target, **options)
     return lambda preds, target: function(preds, target, **options)
