@@ -197,6 +197,9 @@ def compare(
         seed: Decides them.
         level: Of the interval.
 
+    Returns:
+        The difference; NaN throughout where one of the three is constant.
+
     Raises:
         ValueError: As :func:`agreement`.
         ImportError: If SciPy is not installed.
@@ -205,10 +208,12 @@ def compare(
     z, _ = _vectors(others, opinions)
     weights = _weights(len(x), scenes, samples, seed)
     gaps = _spearman(x, y, weights) - _spearman(z, y, weights)
-    drawn = gaps[1:]
+    drawn = gaps[1:][np.isfinite(gaps[1:])]
     # One is added to each count: a bootstrap of 1000 cannot show a chance below 1 in 1000.
     below, above = 1 + np.sum(drawn <= 0), 1 + np.sum(drawn >= 0)
     p = min(1.0, 2 * float(min(below, above)) / (len(drawn) + 1))
+    if math.isnan(gaps[0]):
+        p = math.nan
     return Difference(_figure(gaps, level), p, williams(srcc(x, y), srcc(z, y), srcc(x, z), len(x)))
 
 
@@ -226,7 +231,8 @@ def williams(first: float, second: float, between: float, count: int) -> float:
         count: Pairs, at least 4.
 
     Returns:
-        p in [0, 1]; 1 for metrics that are the same but for a monotone map.
+        p in [0, 1]; 1 for metrics that are the same but for a monotone map; NaN if a
+        correlation is.
 
     Raises:
         ValueError: For a correlation outside [−1, 1] or fewer than 4 pairs.
@@ -242,8 +248,10 @@ def williams(first: float, second: float, between: float, count: int) -> float:
     if count < 4:
         raise ValueError(f"Williams' test needs at least 4 pairs, got {count}")
     for r in (first, second, between):
-        if not abs(r) <= 1 + 1e-9:
+        if abs(r) > 1 + 1e-9:
             raise ValueError(f"a correlation must be in [−1, 1], got {r}")
+    if math.isnan(first + second + between):
+        return math.nan
     if first == second:
         return 1.0
     volume = 1 - first**2 - second**2 - between**2 + 2 * first * second * between

@@ -31,6 +31,9 @@ def error(preds, target):
     calls.append(tuple(preds.shape))
     return (preds - target).abs().mean((1, 2, 3))
 
+def constant(preds, target):
+    return torch.ones(1)
+
 def two_values(preds, target):
     return torch.zeros(2)
 
@@ -192,6 +195,21 @@ def test_unreadable_images_are_left_out_and_tried_again(
     assert evaluate(rated, *options, "--resume") == 2
     assert len(metric.calls) == 1
     assert figures(out)["count"] == 29
+
+
+def test_a_constant_metric_does_not_cost_the_report(
+    rated: Path,
+    metric,  # type: ignore[no-untyped-def]
+    tmp_path: Path,
+) -> None:
+    options = ("--metric", "my_metric:error", "--metric", "my_metric:constant")
+    assert evaluate(rated, *options, "--out", tmp_path / "out") == 0
+    record = figures(tmp_path / "out")
+    assert record["metrics"]["my_metric:error"]["overall"]["srcc"]["value"] > 0.5
+    [difference] = record["differences"]
+    assert difference["p_bootstrap"] is None
+    assert difference["p_williams"] is None
+    assert "<td>–</td><td>–</td>" in (tmp_path / "out" / "report.html").read_text("utf-8")
 
 
 def test_short_side(rated: Path, metric, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

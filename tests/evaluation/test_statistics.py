@@ -204,6 +204,23 @@ def test_differences() -> None:
     assert turned.p_bootstrap == pytest.approx(clear.p_bootstrap)
 
 
+@pytest.mark.parametrize("constant", [0, 1, 2])
+def test_a_constant_differs_from_nothing_for_sure(constant: int) -> None:
+    three = list(np.random.default_rng(0).normal(size=(3, 40)))
+    three[constant] = np.ones(40)
+    found = compare(*three, samples=50)
+    assert np.isnan([found.srcc.value, found.srcc.low, found.srcc.high]).all()
+    assert np.isnan([found.p_bootstrap, found.p_williams]).all()
+
+
+def test_resamples_without_a_correlation_do_not_count() -> None:
+    """A metric with one value of its own is constant in a third of the resamples."""
+    y = np.arange(20.0)
+    found = compare(y, np.where(y == 10, 1.0, 0.0), y, samples=400)
+    assert found.srcc.low > 0
+    assert 2 / 301 < found.p_bootstrap < 2 / 201
+
+
 def test_rates_of_false_alarms() -> None:
     """Two metrics equally good by construction: both tests cry wolf about once in twenty."""
     generator = np.random.default_rng(1)
@@ -236,3 +253,4 @@ def test_williams_refuses_what_is_no_correlation() -> None:
         williams(0.1, 0.2, 0.3, 3)
     with pytest.raises(ValueError, match="must be in"):
         williams(0.1, 1.2, 0.3, 30)
+    assert np.isnan(williams(0.1, np.nan, 0.3, 30))
