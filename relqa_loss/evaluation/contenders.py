@@ -49,20 +49,25 @@ class Contender:
             target: The reference, of the same shape.
 
         Raises:
-            ValueError: If the metric fails, or returns anything but one finite number.
+            ValueError: If the metric raises any other exception, or returns anything but one finite
+                number.
+            MemoryError: As the metric.
         """
         try:
             with torch.no_grad():
                 result = self.function(preds[None], target[None])
-        except (ValueError, RuntimeError, TypeError, AssertionError, IndexError) as error:
-            raise ValueError(f"{self.spec} failed: {' '.join(str(error).split())}") from error
+        except MemoryError:
+            raise
+        except Exception as error:  # a metric of the user's raises what it likes
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ValueError(f"{self.spec} failed: {text}") from error
         if isinstance(result, Tensor) and result.numel() != 1:
             raise ValueError(
                 f"{self.spec} gave shape {tuple(result.shape)} for one image, not (1,)"
             )
         try:
             value = float(result)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RuntimeError, OverflowError):
             kind = type(result).__name__
             raise ValueError(f"{self.spec} gave a {kind} for one image, not a number") from None
         if not math.isfinite(value):

@@ -34,6 +34,9 @@ def error(preds, target):
 def constant(preds, target):
     return torch.ones(1)
 
+def dividing(preds, target):
+    return 1 / int((preds - target).abs().mean() < 0.05)
+
 def two_values(preds, target):
     return torch.zeros(2)
 
@@ -210,6 +213,19 @@ def test_a_constant_metric_does_not_cost_the_report(
     assert difference["p_bootstrap"] is None
     assert difference["p_williams"] is None
     assert "<td>–</td><td>–</td>" in (tmp_path / "out" / "report.html").read_text("utf-8")
+
+
+def test_images_on_which_a_metric_fails_are_left_out(
+    rated: Path,
+    metric,  # type: ignore[no-untyped-def]
+    tmp_path: Path,
+    capsys,
+) -> None:
+    assert evaluate(rated, "--metric", "my_metric:dividing", "--out", tmp_path / "out") == 2
+    assert "my_metric:dividing failed: ZeroDivisionError: division" in capsys.readouterr().err
+    record = figures(tmp_path / "out")
+    assert 5 <= record["count"] < 30
+    assert len(record["excluded"]) == 30 - record["count"]
 
 
 def test_short_side(rated: Path, metric, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from types import ModuleType
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relqa_loss.evaluation.contenders import find_contender
+from relqa_loss.evaluation.contenders import Contender, find_contender
 
 functional = pytest.importorskip("torchmetrics.functional.image")
 
@@ -49,3 +53,46 @@ def test_functions_without_a_range_do_not_need_one(
 ) -> None:
     found = find_contender(f"torchmetrics:{name}")
     assert found(255 * noisy, 255 * target) == pytest.approx(found(noisy, target), rel=1e-2)
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyError, AttributeError, OSError])
+def test_whatever_a_metric_raises_is_named(
+    monkeypatch: pytest.MonkeyPatch, target: Tensor, error: type[Exception]
+) -> None:
+    found = raising(monkeypatch, error)
+    with pytest.raises(ValueError, match=rf"my_metric:fails failed: {error.__name__}: .*why"):
+        found(target, target)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_what_is_no_fault_of_a_metric_passes(
+    monkeypatch: pytest.MonkeyPatch, target: Tensor, error: type[BaseException]
+) -> None:
+    found = raising(monkeypatch, error)
+    with pytest.raises(error):
+        found(target, target)
+
+
+@pytest.mark.parametrize("value", [10**400, torch.tensor(1j), "a", None])
+def test_what_is_no_number_is_named(
+    monkeypatch: pytest.MonkeyPatch, target: Tensor, value: object
+) -> None:
+    found = user_metric(monkeypatch, lambda *pair: value)
+    with pytest.raises(ValueError, match=r"my_metric:fails gave a .* not a number"):
+        found(target, target)
+
+
+def raising(monkeypatch: pytest.MonkeyPatch, error: type[BaseException]) -> Contender:
+    def fails(preds: Tensor, target: Tensor) -> float:
+        raise error("why")
+
+    return user_metric(monkeypatch, fails)
+
+
+def user_metric(
+    monkeypatch: pytest.MonkeyPatch, function: Callable[[Tensor, Tensor], object]
+) -> Contender:
+    module = ModuleType("my_metric")
+    module.fails = function  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "my_metric", module)
+    return find_contender("my_metric:fails")
