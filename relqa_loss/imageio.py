@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -108,8 +109,8 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
 def load_image(path: str | os.PathLike[str]) -> LoadedImage:
     """Read an image file as a person would expect to see it.
 
-    * 8- and 16-bit PNG and TIFF, JPEG, WebP, AVIF, JPEG 2000, BMP and whatever else Pillow reads;
-      16 bits per sample keep their precision, in colour too.
+    * 8- and 16-bit PNG, TIFF, PPM and PGM, JPEG, WebP, AVIF, JPEG 2000, BMP and whatever else
+      Pillow reads; 16 bits per sample keep their precision, in colour too.
     * Grey, bilevel and palette images become RGB; CMYK is converted.
     * The EXIF orientation is applied.
     * An embedded colour profile other than sRGB is converted to sRGB (8-bit colour images), with
@@ -175,9 +176,11 @@ def _decode(path: Path, content: bytes) -> tuple[_Array, tuple[str, ...]]:
             raise ImageReadError(
                 path, "has floating-point samples, whose range is unknown; save it with 16 bits"
             )
-        deep = _sixteen_bit_colour(path, image)
         notes: list[str] = []
-        if deep:
+        samples = _decode_netpbm(image, content)
+        if samples is not None:
+            pixels, alpha = samples, None
+        elif _sixteen_bit_colour(path, image):
             pixels, alpha = _decode_deep(path, content)
             image.load()
             if _foreign_profile(image) is not None:
@@ -197,6 +200,34 @@ def _decode(path: Path, content: bytes) -> tuple[_Array, tuple[str, ...]]:
         notes.append(f"transparent in {share:.0%} of its pixels: composited on mid-grey")
     oriented = _orient(pixels, orientation)
     return np.ascontiguousarray(oriented.transpose(2, 0, 1), dtype=np.float32), tuple(notes)
+
+
+def _decode_netpbm(image: PilImage.Image, content: bytes) -> _Array | None:
+    """PPM and PGM as H×W×3, float32 in [0, 1]; None for what Pillow reads exactly, and other files.
+
+    Pillow rounds samples whose largest value is not 255: those of colour to 8 bits.
+    """
+    if image.format != "PPM" or image.mode not in ("L", "I", "RGB"):
+        return None
+    decoder, _, offset, arguments = image.tile[0]  # type: ignore[attr-defined]
+    if decoder.startswith("ppm"):
+        largest = int(arguments[1])
+    else:
+        largest = 65535 if _raw_mode(image) == "I;16B" else 255
+    if largest == 255:
+        return None
+    bands = 3 if image.mode == "RGB" else 1
+    count = image.height * image.width * bands
+    samples: _Array
+    if decoder == "ppm_plain":
+        words = re.sub(rb"#[^\r\n]*", b"", content[offset:]).split()
+        samples = np.array([int(word) for word in words[:count]])
+    else:
+        samples = np.frombuffer(content, ">u2" if largest > 255 else "u1", count, offset)
+    if samples.min() < 0 or samples.max() > largest:
+        raise ValueError(f"samples from {samples.min()} to {samples.max()}, not to {largest}")
+    grid = samples.reshape(image.height, image.width, bands).astype(np.float32) / largest
+    return np.repeat(grid, 3 // bands, axis=2)
 
 
 def _sixteen_bit_colour(path: Path, image: PilImage.Image) -> bool:

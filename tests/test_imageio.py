@@ -115,6 +115,38 @@ def test_16_bit_tiff(tmp_path: Path, samples: Array, byteorder: str, options: di
     assert torch.equal(read_image(path), expected(samples[..., 0]))
 
 
+def netpbm(samples: Array, largest: int, plain: bool) -> bytes:
+    kind = (5 if samples.ndim == 2 else 6) - 3 * plain
+    head = f"P{kind}\n# of a camera\n{samples.shape[1]} {samples.shape[0]}\n{largest}\n".encode()
+    if plain:
+        return head + b"# samples\n" + "\n".join(map(str, samples.ravel())).encode() + b"\n"
+    return head + samples.astype(">u2" if largest > 255 else "u1").tobytes()
+
+
+@pytest.mark.parametrize("largest", [65535, 4095, 1023, 256, 255, 100])
+@pytest.mark.parametrize("colour", [True, False])
+@pytest.mark.parametrize("plain", [True, False])
+def test_ppm_and_pgm_of_any_depth_are_exact(
+    tmp_path: Path, samples: Array, largest: int, colour: bool, plain: bool
+) -> None:
+    values = samples[..., :3] if colour else samples[..., 0]
+    values = (values.astype(np.int64) % (largest + 1)).astype(np.uint16)
+    image = read_image(write(tmp_path / "a.ppm", netpbm(values, largest, plain)))
+    exact = values.astype(np.float32) / largest
+    exact = exact if colour else np.repeat(exact[..., None], 3, 2)
+    assert torch.equal(image, torch.from_numpy(exact.transpose(2, 0, 1)))
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_damaged_ppm(tmp_path: Path, samples: Array, plain: bool) -> None:
+    content = netpbm(samples[..., :3] >> 4, 4095, plain)
+    with pytest.raises(ImageReadError, match=r"a\.ppm: truncated or damaged"):
+        read_image(write(tmp_path / "a.ppm", content[: len(content) // 2]))
+    wrong = netpbm(samples[..., :3], 4095, plain)
+    with pytest.raises(ImageReadError, match=r"damaged \(samples from .*, not to 4095"):
+        read_image(write(tmp_path / "b.ppm", wrong))
+
+
 def test_8_bit_tiff(tmp_path: Path, samples: Array) -> None:
     pixels = (samples[..., :3] >> 8).astype(np.uint8)
     tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb")
