@@ -7,7 +7,17 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a whole file or none; the folder is made if need be."""
+    """Write a whole file or none; the folder is made if need be.
+
+    Pipes and devices are written to, and links are followed: a file takes the place of another file
+    only.
+    """
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
+    if path.is_symlink():
+        # Not Path.resolve, which raises an error of its own for links in a circle.
+        path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

@@ -1,0 +1,56 @@
+"""Writing files whole, into whatever the user named."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from relqa_loss._files import write_atomically
+from relqa_loss.cli._common import write_text
+
+
+def test_files_are_replaced_and_folders_made(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.txt"
+    for content in (b"one", b"two"):
+        write_atomically(path, content)
+        assert path.read_bytes() == content
+        assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with a name")
+def test_a_pipe_is_written_to(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    # Open for reading first: a writer waits for a reader.
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_text(str(pipe), "text")
+        assert os.read(reader, 100) == b"text"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_links_are_followed(tmp_path: Path, exists: bool) -> None:
+    target, link, second = tmp_path / "there" / "a.txt", tmp_path / "link", tmp_path / "second"
+    target.parent.mkdir()
+    if exists:
+        target.write_bytes(b"old")
+    link.symlink_to(target)
+    second.symlink_to("link")
+    write_atomically(second, b"new")
+    assert target.read_bytes() == b"new"
+    assert link.is_symlink()
+    assert second.is_symlink()
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError, match="folder"):
+        write_atomically(tmp_path / "folder", b"new")
+    assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
