@@ -6,6 +6,15 @@ import os
 from pathlib import Path
 
 
+def encoded(text: str) -> bytes:
+    """Text in UTF-8, with ``\\udcXX`` for each byte of a file name that is not.
+
+    Python keeps such bytes as lone surrogates, which UTF-8 does not take; to JSON, the escape means
+    the same.
+    """
+    return text.encode("utf-8", "backslashreplace")
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a whole file or none; the folder is made if need be.
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from relqa_loss._files import write_atomically
+from relqa_loss._files import encoded, write_atomically
 
 Advance = Callable[..., None]
 """``advance(amount=1, note="")``."""
@@ -56,7 +56,7 @@ def write_text(target: str, text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
     else:
-        write_atomically(Path(target), text.encode())
+        write_atomically(Path(target), encoded(text))
 
 
 def say(message: str) -> None:

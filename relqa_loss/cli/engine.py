@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from relqa_loss._files import write_atomically
+from relqa_loss._files import encoded, write_atomically
 from relqa_loss.cli._common import (
     columns_of,
     empty_folder,
@@ -229,7 +229,7 @@ def run_sample(arguments: argparse.Namespace) -> int:
     partial = out / f"{_MANIFEST}.part"
     with (
         progress("sampling", arguments.number) as advance,
-        partial.open("w", encoding="utf-8") as manifest,
+        partial.open("wb") as manifest,
     ):
         while len(entries) < arguments.number:
             file = files[order[position % len(files)]]
@@ -257,11 +257,11 @@ def run_sample(arguments: argparse.Namespace) -> int:
             write_atomically(out / "maps" / f"{stem}.npz", _npz(sample.maps))
             entry = _entry(stem, file, sample)
             entries.append(entry)
-            manifest.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            manifest.write(encoded(json.dumps(entry, ensure_ascii=False) + "\n"))
             if len(shown) < 24:
                 shown.append((sample, _recipe_text(entry)))
             advance()
-    write_atomically(out / "manifest.csv", _csv(entries).encode())
+    write_atomically(out / "manifest.csv", encoded(_csv(entries)))
     write_atomically(out / "sheet.png", _png(_contact_sheet(shown)))
     partial.replace(out / _MANIFEST)  # last: a manifest means that all is there
     used = {step["operator"] for entry in entries for step in entry["steps"]}

@@ -6,7 +6,7 @@ import argparse
 import io
 from pathlib import Path
 
-from relqa_loss._files import write_atomically
+from relqa_loss._files import encoded, write_atomically
 from relqa_loss.cli._common import (
     add_missing_option,
     add_network_options,
@@ -84,6 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
                 continue
             distance, score = float(outcome.relation.distance), float(outcome.relation.score)
             minus = "−" if score < 0 else "+"
+            name = encoded(pair.image.name).decode()  # Matplotlib draws no surrogates
             figure = plot_relation(
                 outcome.reference,
                 outcome.image,
@@ -91,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
                 channels=channels,
                 distance_map=outcome.distance_map,
                 names=examine.network.channels,
-                title=f"{pair.image.name}: distance {distance:.4f}, score {minus}{abs(score):.4f}",
+                title=f"{name}: distance {distance:.4f}, score {minus}{abs(score):.4f}",
             )
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png")

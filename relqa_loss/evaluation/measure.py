@@ -12,7 +12,7 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import Tensor
 
-from relqa_loss._files import write_atomically
+from relqa_loss._files import encoded, write_atomically
 from relqa_loss.evaluation.contenders import Contender
 from relqa_loss.evaluation.datasets.records import OpinionDataset
 from relqa_loss.imageio import read_image
@@ -127,7 +127,7 @@ class Notebook:
         """Write the settings, for one process of several to do."""
         write_atomically(
             self.folder / SETTINGS,
-            (json.dumps(self.settings, indent=2, ensure_ascii=False) + "\n").encode(),
+            encoded(json.dumps(self.settings, indent=2, ensure_ascii=False) + "\n"),
         )
 
     def todo(self, rank: int = 0, world: int = 1) -> list[Item]:
@@ -149,12 +149,12 @@ class Notebook:
         path = self.folder / _PART.format(rank)
         path.parent.mkdir(parents=True, exist_ok=True)
         _end_with_whole_line(path)
-        with path.open("a", encoding="utf-8", newline="") as stream:
+        with path.open("ab") as stream:
             if stream.tell() == 0:
-                stream.write(_line(self._header()))
+                stream.write(encoded(_line(self._header())))
                 stream.flush()
             for one in measured:
-                stream.write(_line(self._row(one)))
+                stream.write(encoded(_line(self._row(one))))
                 stream.flush()
                 self.done[one.item.number] = one
                 if progress is not None:
@@ -169,7 +169,7 @@ class Notebook:
                     self.done[one.item.number] = one
         rows = [self.done[number] for number in sorted(self.done)]
         text = _line(self._header()) + "".join(_line(self._row(row)) for row in rows)
-        write_atomically(self.folder / VALUES, text.encode())
+        write_atomically(self.folder / VALUES, encoded(text))
         for path in self.folder.glob(_PART.format("*")):
             path.unlink()
         return rows

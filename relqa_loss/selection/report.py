@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from relqa_loss._files import write_atomically
+from relqa_loss._files import encoded, write_atomically
 from relqa_loss._html import inline, png, signed, style
 from relqa_loss.plotting import (
     DIVERGING,
@@ -91,7 +91,7 @@ def write_report(
         failures=_failures(document["failures"]),
         facts=_facts(document, rival),
     )
-    write_atomically(path, text.encode())
+    write_atomically(path, encoded(text))
 
 
 def _tiles(comparison: Comparison) -> str:

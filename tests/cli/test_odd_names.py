@@ -1,0 +1,78 @@
+"""File names that are no UTF-8: they cost nothing of what was measured."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from relqa_loss.cli.main import main
+
+ODD = os.fsdecode(b"caf\xe9.png")
+WRITTEN = r"caf\udce9.png"
+
+
+@pytest.fixture
+def odd(photos: Path) -> Path:
+    """The folders of ``photos``, in each of them one file with such a name."""
+    for folder in ("reference", "image"):
+        try:
+            (photos / folder / "b.png").rename(photos / folder / ODD)
+        except OSError:
+            pytest.skip("the file system takes names in UTF-8 only")
+    return photos
+
+
+def test_score_prints_them(odd: Path, weights: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", str(odd / "reference"), str(odd / "image"), "--weights", weights]) == 0
+    assert WRITTEN in capsys.readouterr().out
+
+
+def test_score_writes_them(odd: Path, weights: str) -> None:
+    names = [str(odd / name) for name in ("reference", "image", "a.json", "a.csv")]
+    options = ["--json", names[2], "--csv", names[3], "--weights", weights]
+    assert main(["score", *names[:2], *options]) == 0
+    results = json.loads((odd / "a.json").read_text("utf-8"))["results"]
+    assert str(odd / "image" / ODD) in [row["image"] for row in results]
+    rows = list(csv.DictReader((odd / "a.csv").open(encoding="utf-8")))
+    assert str(odd / "image" / WRITTEN) in [row["image"] for row in rows]
+
+
+def test_select(odd: Path, weights: str) -> None:
+    options = ["--reference", str(odd / "reference"), "--out", str(odd / "out")]
+    candidates = ["--candidates", str(odd / "reference"), str(odd / "image")]
+    assert main(["select", *options, *candidates, "--weights", weights]) == 0
+    assert WRITTEN in (odd / "out" / "report.html").read_text("utf-8")
+
+
+def test_evaluate(odd: Path, weights: str) -> None:
+    folder = odd / os.fsdecode(b"\xfc")
+    (odd / "image").rename(folder)
+    opinions = [f"../reference/a.png,a.jpg,{k}\n" for k in range(5)]
+    (folder / "mos.csv").write_text("reference,distorted,score\n" + "".join(opinions))
+    out = odd / "out"
+    options = ["--weights", weights, "--samples", "5", "--out", str(out)]
+    assert main(["evaluate", str(folder / "mos.csv"), *options]) == 0
+    rows = list(csv.DictReader((out / "values.csv").open(encoding="utf-8")))
+    assert [row["image"] for row in rows] == [str(odd / r"\udcfc" / "a.jpg")] * 5
+    for name in ("settings.json", "figures.json"):
+        assert r"\udcfc" in (out / name).read_text("utf-8")
+    assert r"\udcfc" in (out / "report.html").read_text("utf-8")
+    assert main(["evaluate", str(folder / "mos.csv"), *options, "--resume"]) == 0
+
+
+def test_maps(odd: Path, weights: str) -> None:
+    pair = [str(odd / folder / ODD) for folder in ("reference", "image")]
+    assert main(["maps", *pair, "--out", str(odd / "a.png"), "--weights", weights]) == 0
+    assert (odd / "a.png").is_file()
+
+
+def test_engine(odd: Path) -> None:
+    (odd / "reference" / "a.png").unlink()
+    options = ["-n", "2", "--crop", "32", "--out", str(odd / "out")]
+    assert main(["engine", "sample", "--photos", str(odd / "reference"), *options]) == 0
+    for name in ("manifest.csv", "manifest.jsonl"):
+        assert (odd / "out" / name).read_text("utf-8").count(WRITTEN) == 2
