@@ -221,6 +221,7 @@ def plot_relation(
         color=_INK,
         fontweight="bold",
         va="center",
+        parse_math=False,  # a file's name may have dollars in it
     )
     for column, (picture, name) in enumerate(((left, "reference"), (right, "image"))):
         axes = place(0, column, 0)
@@ -262,6 +263,7 @@ def plot_relation(
                     va="bottom",
                     fontsize=7,
                     color=colour,
+                    parse_math=False,
                     bbox={"boxstyle": "round,pad=0.25", "fc": "white", "ec": "none", "alpha": 0.82},
                 )
         signed_bar = bar(shown, 1 + rows, 1, 0, columns)
@@ -283,7 +285,7 @@ def direction_words(channel: str) -> tuple[str, str]:
 
 
 def _caption(axes: Any, name: str, detail: str = "") -> None:
-    axes.set_title(name, loc="left", fontsize=9.5, color=_INK, pad=4)
+    axes.set_title(name, loc="left", fontsize=9.5, color=_INK, pad=4, parse_math=False)
     if detail:
         axes.set_title(detail, loc="right", fontsize=8.5, color=_FAINT, pad=4)
 

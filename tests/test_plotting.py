@@ -19,7 +19,7 @@ from relqa_loss.plotting import (
     symmetric_limit,
 )
 
-pytest.importorskip("matplotlib")
+Text = pytest.importorskip("matplotlib.text").Text
 
 
 @pytest.fixture
@@ -50,6 +50,16 @@ def test_strongest_channels_are_drawn_on_one_symmetric_scale(pair, relation) -> 
     assert high == pytest.approx(0.6)
     assert "distance 0.25" in figure.texts[0].get_text()
     assert "−0.5" in figure.texts[0].get_text()
+
+
+def test_titles_and_names_are_drawn_as_they_are(pair, relation) -> None:  # type: ignore[no-untyped-def]
+    names = [name.replace("noise", "a$5_b$") for name in CHANNELS]
+    figure = plot_relation(*pair, relation, channels=1, names=names, title="cost$5_and$6.png")
+    assert figure.texts[0].get_text() == "cost$5_and$6.png"
+    assert not figure.texts[0].get_parse_math()
+    drawn = [text for axes in figure.axes for text in axes.findobj(Text) if "$" in text.get_text()]
+    assert drawn
+    assert not any(text.get_parse_math() for text in drawn)
 
 
 def test_legend_has_the_words_of_both_directions(pair, relation) -> None:  # type: ignore[no-untyped-def]

@@ -164,12 +164,15 @@ def _scatter(
     fit = Logistic(**metric["overall"]["logistic"])
     mapped = fit(line if metric["higher_is_better"] else -line)
     axes.plot(line, mapped if record["higher_is_better"] else -mapped, color="black", linewidth=1.5)
-    axes.set_xlabel(spec)
-    axes.set_ylabel(record["scale"])
+    # Dollars in a user's words are not mathematics.
+    axes.set_xlabel(spec, parse_math=False)
+    axes.set_ylabel(record["scale"], parse_math=False)
     value = metric["overall"]["srcc"]["value"]
     axes.set_title("" if value is None else f"SRCC {value:.3f}")
     if 1 < len(kinds) <= 8:
-        axes.legend(fontsize="x-small", markerscale=2)
+        legend = axes.legend(fontsize="x-small", markerscale=2)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

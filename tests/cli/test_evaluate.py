@@ -228,6 +228,12 @@ def test_images_on_which_a_metric_fails_are_left_out(
     assert len(record["excluded"]) == 30 - record["count"]
 
 
+def test_dollars_in_a_type_are_no_mathematics(rated: Path, metric, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    rated.write_text(rated.read_text().replace(",noise\n", ",$^$\n"))
+    assert evaluate(rated, "--metric", "my_metric:error", "--out", tmp_path / "out") == 0
+    assert "<td>$^$</td>" in (tmp_path / "out" / "report.html").read_text("utf-8")
+
+
 def test_short_side(rated: Path, metric, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     options = ("--metric", "my_metric:error")
     assert evaluate(rated, *options, "--out", tmp_path / "a", "--short-side", 32) == 0

@@ -39,6 +39,14 @@ def test_folders(photos: Path, weights: str) -> None:
     assert sorted(path.name for path in out.iterdir()) == ["a.jpg.png", "b.png.png"]
 
 
+def test_dollars_in_a_name_are_no_mathematics(photos: Path, weights: str) -> None:
+    for folder in ("reference", "image"):
+        (photos / folder / "b.png").rename(photos / folder / "a$^$.png")
+    out = photos / "out"
+    assert maps(photos / "reference", photos / "image", "--out", out, weights=weights) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["a$^$.png.png", "a.jpg.png"]
+
+
 @pytest.mark.parametrize("channels", ["noise,ringing", "all", "1"])
 def test_choice_of_channels(photos: Path, weights: str, channels: str) -> None:
     out = photos / "m.png"
