@@ -318,6 +318,8 @@ def _decode_shallow(
 
 
 def _to_srgb(path: Path, image: PilImage.Image, notes: list[str]) -> PilImage.Image:
+    if image.mode == "P":
+        image = image.convert("RGB")  # its colours are what a profile speaks of
     profile = _foreign_profile(image) if image.mode in ("RGB", "RGBA", "CMYK") else None
     if profile is not None:
         from PIL import ImageCms

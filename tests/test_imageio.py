@@ -324,9 +324,13 @@ def test_colour_profile_is_converted(tmp_path: Path) -> None:
     red, green = other.index(b"rXYZ", 128), other.index(b"gXYZ", 128)
     other[red : red + 4], other[green : green + 4] = b"gXYZ", b"rXYZ"
     picture.save(tmp_path / "other.png", icc_profile=bytes(other))
-    loaded = load_image(tmp_path / "other.png")
-    assert loaded.pixels[:, 0, 0].tolist() == pytest.approx([0, 1, 0], abs=0.02)
-    assert "swap" in loaded.notes[0]
+    # A palette is of colours, too.
+    picture.quantize(2).save(tmp_path / "palette.png", icc_profile=bytes(other))
+    picture.quantize(2).save(tmp_path / "key.png", icc_profile=bytes(other), transparency=1)
+    for name in ("other", "palette", "key"):
+        loaded = load_image(tmp_path / f"{name}.png")
+        assert loaded.pixels[:, 0, 0].tolist() == pytest.approx([0, 1, 0], abs=0.02)
+        assert "swap" in loaded.notes[0]
 
 
 def test_error_survives_pickling() -> None:
