@@ -57,6 +57,7 @@ _SWAPPED = {
     "RGBA;16L": "RGBA;16B",
     "RGBA;16N": "RGBA;16B",
 }
+_GREY_FACTORS = {"L;2": 85, "L;4": 17}
 
 _Array = NDArray[Any]
 
@@ -190,6 +191,7 @@ def _decode(path: Path, content: bytes) -> tuple[_Array, tuple[str, ...]]:
                     "converted without loss here; convert it to sRGB first",
                 )
         else:
+            _scale_key(image)
             image.load()
             pixels, alpha = _decode_shallow(path, image, notes)
         # Read after loading: Pillow turns TIFFs by itself and then forgets the tag.
@@ -297,6 +299,14 @@ def _decode_as(image: PilImage.Image, raw: str) -> NDArray[np.uint8]:
         for tile in tiles
     ]
     return np.asarray(image)
+
+
+def _scale_key(image: PilImage.Image) -> None:
+    """Scale the transparent grey of 2- and 4-bit PNGs to 8 bits: Pillow scales only the pixels."""
+    factor = _GREY_FACTORS.get(_raw_mode(image))
+    key = image.info.get("transparency")
+    if factor is not None and isinstance(key, int) and key <= 255 // factor:
+        image.info["transparency"] = factor * key
 
 
 def _decode_shallow(

@@ -22,15 +22,22 @@ Array = NDArray[np.integer]
 
 def png16(samples: Array, colour_type: int, extra: bytes = b"") -> bytes:
     """A 16-bit PNG; Pillow itself cannot write colour ones."""
+    height, width = samples.shape[:2]
+    rows = b"".join(b"\0" + samples[y].astype(">u2").tobytes() for y in range(height))
+    return png(width, height, 16, colour_type, rows, extra)
+
+
+def png(
+    width: int, height: int, bits: int, colour_type: int, rows: bytes, extra: bytes = b""
+) -> bytes:
+    """A PNG of any depth; each row begins with a zero, for no filter."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (
             struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         )
 
-    height, width = samples.shape[:2]
-    rows = b"".join(b"\0" + samples[y].astype(">u2").tobytes() for y in range(height))
-    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
     start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + extra
     return start + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
@@ -100,6 +107,16 @@ def test_16_bit_colour_key(tmp_path: Path, samples: Array) -> None:
     image = read_image(path)
     assert image[:, 2, 3].tolist() == [MATTE] * 3
     assert torch.equal(image[:, 0], expected(samples[..., :3])[:, 0])
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_grey_key_of_any_depth(tmp_path: Path, bits: int) -> None:
+    grey = np.arange(8) % 2**bits
+    text = "".join(f"{value:0{bits}b}" for value in grey)
+    row = b"\0" + int(text, 2).to_bytes(bits, "big")
+    path = write(tmp_path / "a.png", png(8, 1, bits, 0, row, trns(1)))
+    shown = np.where(grey == 1, MATTE, grey / (2**bits - 1))
+    assert read_image(path)[0, 0].tolist() == pytest.approx(shown.tolist())
 
 
 @pytest.mark.parametrize("byteorder", ["<", ">"])
