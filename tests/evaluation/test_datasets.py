@@ -337,6 +337,37 @@ def test_direction_of_a_csv_file(tmp_path: Path) -> None:
         read_dataset(TREES[0].write(tmp_path / "tid"), lower_is_better=True)
 
 
+@pytest.mark.parametrize(
+    ("present", "rated", "reference"),
+    [
+        (["img1.bmp", "img12.bmp", "img12_q5.bmp"], "img12_q5", "img12.bmp"),
+        (["img1.bmp", "img12.bmp", "img1_q5.bmp"], "img1_q5", "img1.bmp"),
+        (["woman.bmp", "womanhat.bmp", "womanhat2.bmp"], "womanhat2", "womanhat.bmp"),
+        (["kp05.bmp", "kp05_1.bmp", "kp05_10.bmp"], "kp05_10", "kp05.bmp"),
+        (["kp05.bmp", "kp0515.bmp"], "kp0515", "kp05.bmp"),
+    ],
+)
+def test_a_reference_is_told_by_the_name(
+    tmp_path: Path, present: list[str], rated: str, reference: str
+) -> None:
+    for name in present:
+        touch(tmp_path / name)
+    (tmp_path / "mos.csv").write_text(f"distorted,score\n{rated},3\n")
+    [pair] = read_dataset(tmp_path, "toyama").pairs
+    assert pair.reference.name == reference
+
+
+def test_images_with_a_score_are_no_references(tmp_path: Path) -> None:
+    for name in ("a.bmp", "a_1.bmp", "a_1_x.bmp"):
+        touch(tmp_path / name)
+    labels = tmp_path / "mos.csv"
+    labels.write_text("distorted,score\na_1.bmp,3\na_1_x.bmp,2\n")
+    assert {p.reference.name for p in read_dataset(tmp_path, "toyama").pairs} == {"a.bmp"}
+    labels.write_text("distorted,score\na_1_x.bmp,2\n")
+    with pytest.raises(ValueError, match=r"line 2: 'a_1_x' may belong to a or a_1; add a column"):
+        read_dataset(tmp_path, "toyama")
+
+
 def test_a_name_that_several_images_bear(tmp_path: Path) -> None:
     [tree] = [tree for tree in TREES if tree.kind == "cid22"]
     touch(tree.write(tmp_path) / "compressed" / "2" / "1.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from relqa_loss.evaluation.datasets._tables import ImageFiles, Line, child, number, table_of
@@ -26,15 +27,16 @@ def read_toyama(root: Path) -> OpinionDataset:
 
     Expects the images in any folders, and ``mos.csv`` with the columns ``distorted`` and
     ``score`` (or ``mos``), and if need be ``reference`` and ``type``, made from the published
-    tables. Without ``reference``, an image belongs to the one whose name begins its own
-    (``kp05_q15.bmp`` to ``kp05.bmp``); without ``type``, its path tells (``jpeg``, ``jp2k``).
+    tables. Without ``reference``, an image belongs to the one without a score whose name begins its
+    own (``kp05_q15.bmp`` to ``kp05.bmp``); without ``type``, its path tells (``jpeg``, ``jp2k``).
 
     Args:
         root: The folder with ``mos.csv``.
 
     Raises:
         FileNotFoundError: For missing labels or images, with file and line.
-        ValueError: For a malformed line, with file and line.
+        ValueError: For a malformed line, or an image that may belong to several references, with
+            file and line.
     """
     return _read(root, "toyama", "MOS, 1 to 5")
 
@@ -61,14 +63,19 @@ def read_vclfer(root: Path) -> OpinionDataset:
 def _read(root: Path, kind: str, scale: str) -> OpinionDataset:
     labels = child(root, LABELS)
     images = ImageFiles(root)
+    rows = [
+        (line, row, images.find(row["distorted"], line))
+        for line, row in table_of(
+            labels,
+            {"distorted": ["distorted", "image", "name"], "score": ["score", "mos"]},
+            {"reference": ["reference"], "type": ["type"]},
+        )
+    ]
+    rated = {distorted.stem.lower() for *_, distorted in rows}
+    unrated = [stem for stem in images.stems() if stem not in rated]
     pairs = []
-    for line, row in table_of(
-        labels,
-        {"distorted": ["distorted", "image", "name"], "score": ["score", "mos"]},
-        {"reference": ["reference"], "type": ["type"]},
-    ):
-        distorted = images.find(row["distorted"], line)
-        named = row.get("reference") or _reference_of(distorted.stem.lower(), images, line)
+    for line, row, distorted in rows:
+        named = row.get("reference") or _reference_of(distorted.stem.lower(), unrated, line)
         pairs.append(
             RatedPair(
                 reference=images.find(named, line),
@@ -80,14 +87,24 @@ def _read(root: Path, kind: str, scale: str) -> OpinionDataset:
     return OpinionDataset(kind, root, scale, True, tuple(pairs))
 
 
-def _reference_of(stem: str, images: ImageFiles, line: Line) -> str:
-    fits = [s for s in images.stems() if s != stem and stem.startswith(s)]
-    if not fits:
+def _reference_of(stem: str, unrated: Sequence[str], line: Line) -> str:
+    begin = [s for s in unrated if s != stem and stem.startswith(s)]
+    if not begin:
         raise FileNotFoundError(
             f"{line}: no reference whose name begins that of {stem!r}; add a column 'reference'"
         )
-    # The shortest: one distorted image's name may begin another's (…_1 and …_10).
-    return min(fits, key=len)
+    # Names that are cut inside a number or word come second: img12_q5 is of img12, not of img1.
+    fits = [s for s in begin if not _goes_on(s[-1], stem[len(s)])] or begin
+    if len(fits) > 1:
+        raise ValueError(
+            f"{line}: {stem!r} may belong to {' or '.join(fits)}; add a column 'reference'"
+        )
+    return fits[0]
+
+
+def _goes_on(last: str, following: str) -> bool:
+    """Whether two characters are of one number or word."""
+    return (last.isdigit() and following.isdigit()) or (last.isalpha() and following.isalpha())
 
 
 def _type_of(path: Path) -> str:
