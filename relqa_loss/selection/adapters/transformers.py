@@ -40,6 +40,9 @@ class RelationalMetrics:
 
     Args:
         scores: Metric and its options; the loss by default.
+        metric_prefix: Of the evaluation that decides, as the trainer puts it before the names of
+            its metrics: ``"eval"``, or ``"eval_hard"`` for one of
+            ``eval_dataset={"easy": …, "hard": …}``.
 
     Example:
         >>> import torch
@@ -49,17 +52,18 @@ class RelationalMetrics:
         >>> metrics(EvalPrediction(images, images))["relational_loss"]
         0.0
         >>> metrics.best_model_arguments()
-        {'metric_for_best_model': 'relational_loss', 'greater_is_better': False}
+        {'metric_for_best_model': 'eval_relational_loss', 'greater_is_better': False}
     """
 
-    def __init__(self, scores: ImageScores | None = None) -> None:
+    def __init__(self, scores: ImageScores | None = None, *, metric_prefix: str = "eval") -> None:
         self.scores = ImageScores() if scores is None else scores
+        self.metric_prefix = metric_prefix
         self._complete = True
 
     def best_model_arguments(self) -> dict[str, Any]:
         """For ``TrainingArguments``, which takes any metric not named ``…loss`` for a gain."""
         return {
-            "metric_for_best_model": self.scores.name,
+            "metric_for_best_model": f"{self.metric_prefix}_{self.scores.name}",
             "greater_is_better": self.scores.mode == "max",
         }
 
@@ -95,7 +99,8 @@ class RelationalSelection(TrainerCallback):  # type: ignore[misc, unused-ignore]
     """Chooses checkpoints by the scores that :class:`RelationalMetrics` has just computed.
 
     Independent of ``load_best_model_at_end``: it saves what it keeps itself. ``trainer.evaluate()``
-    before ``trainer.train()`` makes the untrained model step 0.
+    before ``trainer.train()`` makes the untrained model step 0. Evaluations under another prefix
+    than that of ``metrics`` do not count, so of several validation sets one decides.
 
     Args:
         folder: For weights and ledger, on the first process.
@@ -106,7 +111,8 @@ class RelationalSelection(TrainerCallback):  # type: ignore[misc, unused-ignore]
         decision: The last decision.
 
     Raises:
-        ValueError: For unknown options, or if the trainer does not use ``metrics``.
+        ValueError: For unknown options, if the trainer does not use ``metrics``, or if it evaluates
+            sets of which none has the prefix.
 
     Example:
         >>> import tempfile
@@ -123,7 +129,9 @@ class RelationalSelection(TrainerCallback):  # type: ignore[misc, unused-ignore]
         self, folder: str | os.PathLike[str], metrics: RelationalMetrics, **options: Any
     ) -> None:
         self._shared = SharedSelection(folder, metrics.scores, **options)
-        self._training = False
+        self._metrics = metrics
+        self._others: set[str] = set()
+        self._training = self._decided = False
 
     @property
     def selector(self) -> CheckpointSelector | None:
@@ -139,7 +147,7 @@ class RelationalSelection(TrainerCallback):  # type: ignore[misc, unused-ignore]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Open the folder, so that one that cannot be written to is found out at once."""
-        self._training = True
+        self._training, self._decided, self._others = True, False, set()
         self._shared.open()
 
     def on_train_end(
@@ -154,14 +162,39 @@ class RelationalSelection(TrainerCallback):  # type: ignore[misc, unused-ignore]
         """Decide."""
         if not (self._training or state.global_step == 0):
             return
-        if not len(self._shared.scores):
+        scores, ending = self._shared.scores, f"_{self._shared.scores.name}"
+        prefixes = {key.removesuffix(ending) for key in kwargs["metrics"] if key.endswith(ending)}
+        if not len(scores) or not prefixes:
             raise ValueError(
                 "RelationalSelection found no scores: give the trainer the same object as "
-                "compute_metrics="
+                "compute_metrics=, or return what it returns"
             )
+        if self._metrics.metric_prefix not in prefixes:
+            scores.reset()
+            self._pass_over(prefixes)
+            return
         model = kwargs["model"]
         # Predictions were gathered by the trainer: every process holds the scores of all images.
         self._shared.decide(state.global_step, model.state_dict(), gather=False)
+        self._decided = True
+
+    def _pass_over(self, prefixes: set[str]) -> None:
+        """Note an evaluation that does not decide; in training, only such ones are an error."""
+        ours = self._metrics.metric_prefix
+        # What the trainer evaluates by itself begins so.
+        found = {prefix for prefix in prefixes if prefix.startswith("eval_")}
+        again = found & self._others
+        self._others |= found
+        # The trainer tells a callback nothing of its sets. It evaluates all of them in turn, so
+        # one that comes again before ours has come, and any but a single one, tell as much.
+        if self._training and not self._decided and (again or (found and ours == "eval")):
+            others = sorted(self._others)
+            raise ValueError(
+                f"RelationalSelection goes by the evaluation {ours!r}, and the trainer makes "
+                f"{', '.join(others)}: say which one decides, as by "
+                f"RelationalMetrics(metric_prefix={others[0]!r}), and evaluate further images "
+                "under a prefix that does not begin with eval_"
+            )
 
 
 def _tensor(images: Any) -> Tensor:

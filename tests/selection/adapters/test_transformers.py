@@ -56,8 +56,16 @@ class Pairs(torch.utils.data.Dataset):  # type: ignore[type-arg]
         return {"image": self.data[index][0], "labels": self.data[index][1]}
 
 
-def make(folder: Path, data: Any, *, by_batch: bool, score: bool = False) -> Any:
-    metrics = RelationalMetrics(ImageScores("score") if score else None)
+def make(
+    folder: Path,
+    data: Any,
+    *,
+    by_batch: bool,
+    score: bool = False,
+    sets: Any = None,
+    prefix: str = "eval",
+) -> Any:
+    metrics = RelationalMetrics(ImageScores("score") if score else None, metric_prefix=prefix)
     callback = RelationalSelection(folder / "selection", metrics, keep=2)
     arguments = hf.TrainingArguments(
         output_dir=str(folder / "hf"),
@@ -80,7 +88,7 @@ def make(folder: Path, data: Any, *, by_batch: bool, score: bool = False) -> Any
         model=model,
         args=arguments,
         train_dataset=Pairs(data),
-        eval_dataset=Pairs(data),
+        eval_dataset=sets or Pairs(data),
         compute_metrics=metrics,
         callbacks=[SetGain(), callback],
     )
@@ -130,9 +138,60 @@ def test_the_same_object_is_needed_and_images(tmp_path: Path, data: Any) -> None
     trainer.compute_metrics = RelationalMetrics()
     with pytest.raises(ValueError, match="same object"):
         trainer.train()
+    trainer, _, _ = make(tmp_path / "renamed", data, by_batch=False)
+    metrics = trainer.compute_metrics
+    trainer.compute_metrics = lambda prediction: {"mine": sum(metrics(prediction).values())}
+    with pytest.raises(ValueError, match="return what it returns"):
+        trainer.evaluate()
     with pytest.raises(ValueError, match="images N×3×H×W"):
         RelationalMetrics()(hf.EvalPrediction({"a": 1}, {"a": 1}))
     assert RelationalMetrics(ImageScores("score")).best_model_arguments() == {
-        "metric_for_best_model": "relational_score",
+        "metric_for_best_model": "eval_relational_score",
         "greater_is_better": True,
     }
+
+
+class EvaluateOthers(hf.TrainerCallback):  # type: ignore[misc, name-defined]
+    """Evaluates further images during the training."""
+
+    trainer: Any = None
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        others = self.trainer.eval_dataset["easy"]
+        self.trainer.evaluate({"a": others, "b": others}, metric_key_prefix="further")
+
+
+@pytest.mark.parametrize("by_batch", [False, True])
+def test_of_several_sets_one_decides(tmp_path: Path, data: Any, by_batch: bool) -> None:
+    # What is best for the easy set is worst for the hard one, and has the better mean.
+    easy = Pairs([(clean, clean * 0.7) for _, clean in data])
+    sets = {"easy": easy, "hard": Pairs(data), "hard_2": easy}
+    trainer, callback, model = make(
+        tmp_path, data, by_batch=by_batch, sets=sets, prefix="eval_hard"
+    )
+    others = EvaluateOthers()
+    others.trainer = trainer
+    trainer.add_callback(others)
+    trainer.evaluate()
+    trainer.train()
+    selector = callback.selector
+    assert [entry.step for entry in selector.entries] == [0, 3, 6, 9, 12]
+    logged = [each for each in trainer.state.log_history if "eval_hard_relational_loss" in each]
+    expected = [each["eval_hard_relational_loss"] for each in logged]
+    assert [e.mean for e in selector.entries[1:]] == pytest.approx(expected, abs=1e-6)
+    assert selector.chosen.step == 6
+    assert trainer.state.best_model_checkpoint.endswith("checkpoint-6")
+    torch.testing.assert_close(model.gain.detach(), torch.full((3, 1, 1), 1.2))
+
+
+@pytest.mark.parametrize(("prefix", "epochs"), [("eval", 1), ("eval_hrad", 2)])
+def test_sets_of_which_none_decides_are_an_error(
+    tmp_path: Path, data: Any, prefix: str, epochs: int
+) -> None:
+    sets = {"easy": Pairs(data), "hard": Pairs(data)}
+    trainer, _, _ = make(tmp_path, data, by_batch=True, sets=sets, prefix=prefix)
+    trainer.args.load_best_model_at_end = False
+    trainer.args.metric_for_best_model = None
+    with pytest.raises(ValueError, match=rf"{prefix}'.*metric_prefix='eval_easy'"):
+        trainer.train()
+    assert trainer.state.global_step == 3 * epochs
