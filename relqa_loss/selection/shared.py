@@ -79,6 +79,20 @@ class SharedSelection:
             self._on_first(self._open)
             self._opened = True
 
+    def begun(self) -> bool:
+        """Whether the ledger has a checkpoint after step 0, the same on all processes.
+
+        All call it. An evaluation outside training is then of trained weights, which are not
+        step 0, whatever a trainer that has just been made says.
+
+        Raises:
+            Exception: Whatever :class:`CheckpointSelector` raises.
+        """
+        self.open()
+        return self._on_first(
+            lambda: self.selector is not None and any(e.step > 0 for e in self.selector.entries)
+        )
+
     def decide(
         self, step: int, state: Mapping[str, Any] | None, *, gather: bool = True
     ) -> Decision:

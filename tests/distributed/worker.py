@@ -97,6 +97,7 @@ def metrics(rank: int, size: int) -> dict[str, Any]:
 def selection(rank: int, size: int, folder: Path) -> dict[str, Any]:
     degraded, clean = data()
     shared = SharedSelection(folder / f"selection-{size}", ImageScores(), keep=2)
+    assert not shared.begun()
     for step, gain in enumerate((0.6, 0.9, 0.8)):
         mine = shard(rank, size, even=False)
         # As samplers pad: the first image of the run once more.
@@ -104,6 +105,7 @@ def selection(rank: int, size: int, folder: Path) -> dict[str, Any]:
         for at in keys:
             shared.scores.add(gain * degraded[[at]], clean[[at]], [at])
         shared.decide(step, {"gain": torch.tensor(gain)})
+    assert shared.begun()
     assert (shared.selector is not None) == (rank == 0)
     assert shared.decision is not None
     found: dict[str, Any] = {"reason": shared.decision.reason}

@@ -32,7 +32,8 @@ class RelationalSelection(Callback):  # type: ignore[misc, unused-ignore]
     ``val/relational_loss`` (or ``val/relational_distance``) before ``ModelCheckpoint`` looks for
     it, so ``ModelCheckpoint(monitor="val/relational_loss", mode="min")`` works as well:
     :attr:`monitor` and :attr:`mode` are what it needs. ``trainer.validate(model)`` before
-    ``trainer.fit`` makes the untrained model step 0; the sanity check does not count.
+    ``trainer.fit`` makes the untrained model step 0; the sanity check does not count, nor does a
+    validation of trained weights.
 
     Args:
         folder: For weights and ledger, on the first process.
@@ -64,6 +65,7 @@ class RelationalSelection(Callback):  # type: ignore[misc, unused-ignore]
     ) -> None:
         self._shared = SharedSelection(folder, scores, **options)
         self._pairs = pairs
+        self._counting = False
 
     @property
     def monitor(self) -> str:
@@ -93,6 +95,7 @@ class RelationalSelection(Callback):  # type: ignore[misc, unused-ignore]
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin anew."""
         self._shared.scores.reset()
+        self._counting = self._counts(trainer)
 
     def on_validation_batch_end(
         self,
@@ -104,7 +107,7 @@ class RelationalSelection(Callback):  # type: ignore[misc, unused-ignore]
         dataloader_idx: int = 0,
     ) -> None:
         """Score a batch."""
-        if not _counts(trainer):
+        if not self._counting:
             return
         images = outputs if self._pairs is None else self._pairs(outputs, batch)
         if not isinstance(images, Mapping) or not {"preds", "target"} <= images.keys():
@@ -116,16 +119,18 @@ class RelationalSelection(Callback):  # type: ignore[misc, unused-ignore]
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Decide, and log the mean."""
-        if not _counts(trainer):
+        if not self._counting:
             return
         # On all processes: some strategies gather the weights here.
         state = trainer.strategy.lightning_module_state_dict()
         decision = self._shared.decide(trainer.global_step, state)
         pl_module.log(self.monitor, decision.mean, rank_zero_only=False, sync_dist=True)
 
-
-def _counts(trainer: Trainer) -> bool:
-    """Not the sanity check, nor a validation after training, of whatever weights."""
-    if trainer.sanity_checking:
-        return False
-    return trainer.state.fn == TrainerFn.FITTING or trainer.global_step == 0
+    def _counts(self, trainer: Trainer) -> bool:
+        """Not the sanity check, nor a validation after training, of whatever weights."""
+        if trainer.sanity_checking:
+            return False
+        if trainer.state.fn == TrainerFn.FITTING:
+            return True
+        # A new trainer begins at step 0, whatever its model has been through.
+        return trainer.global_step == 0 and not trainer.ckpt_path and not self._shared.begun()

@@ -99,8 +99,9 @@ class RelationalSelection(TrainerCallback):  # type: ignore[misc, unused-ignore]
     """Chooses checkpoints by the scores that :class:`RelationalMetrics` has just computed.
 
     Independent of ``load_best_model_at_end``: it saves what it keeps itself. ``trainer.evaluate()``
-    before ``trainer.train()`` makes the untrained model step 0. Evaluations under another prefix
-    than that of ``metrics`` do not count, so of several validation sets one decides.
+    before ``trainer.train()`` makes the untrained model step 0; after a training, in a new trainer
+    too, it does not count. Nor do evaluations under another prefix than that of ``metrics``, so of
+    several validation sets one decides.
 
     Args:
         folder: For weights and ledger, on the first process.
@@ -160,7 +161,8 @@ class RelationalSelection(TrainerCallback):  # type: ignore[misc, unused-ignore]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Decide."""
-        if not (self._training or state.global_step == 0):
+        # A new trainer begins at step 0, whatever its model has been through.
+        if not self._training and (state.global_step > 0 or self._shared.begun()):
             return
         scores, ending = self._shared.scores, f"_{self._shared.scores.name}"
         prefixes = {key.removesuffix(ending) for key in kwargs["metrics"] if key.endswith(ending)}

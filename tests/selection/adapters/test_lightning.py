@@ -126,3 +126,26 @@ def test_resumes_and_needs_images(tmp_path: Path, tiny: Any, loader: Any) -> Non
         fit(tmp_path, tiny, loader, wrong)
     with pytest.raises(ValueError, match="contradicts"):
         RelationalSelection(tmp_path, mode="max")
+
+
+def test_trained_weights_are_no_step_0_in_a_new_trainer(
+    tmp_path: Path, tiny: Any, loader: Any
+) -> None:
+    first = RelationalSelection(tmp_path / "selection", keep=None)
+    trainer, module = fit(tmp_path, tiny, loader, first)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    ledger = (tmp_path / "selection" / "ledger.json").read_bytes()
+    again = RelationalSelection(tmp_path / "selection", keep=None, resume=True)
+    # Better than all of the training's: it would be chosen.
+    tiny.gain.data.fill_(1.25)
+    new = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[again])
+    new.validate(module, loader, verbose=False)
+    assert (tmp_path / "selection" / "ledger.json").read_bytes() == ledger
+    assert again.selector is not None
+    torch.testing.assert_close(again.selector.load(0)["tiny.gain"], torch.full((3, 1, 1), 0.5))
+    # Nor are those of a checkpoint, of which a new folder knows nothing.
+    other = RelationalSelection(tmp_path / "other")
+    new = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[other])
+    new.validate(module, loader, tmp_path / "last.ckpt", verbose=False)
+    assert other.selector is not None
+    assert other.selector.entries == ()

@@ -64,9 +64,10 @@ def make(
     score: bool = False,
     sets: Any = None,
     prefix: str = "eval",
+    resume: bool = False,
 ) -> Any:
     metrics = RelationalMetrics(ImageScores("score") if score else None, metric_prefix=prefix)
-    callback = RelationalSelection(folder / "selection", metrics, keep=2)
+    callback = RelationalSelection(folder / "selection", metrics, keep=2, resume=resume)
     arguments = hf.TrainingArguments(
         output_dir=str(folder / "hf"),
         num_train_epochs=len(GAINS),
@@ -149,6 +150,19 @@ def test_the_same_object_is_needed_and_images(tmp_path: Path, data: Any) -> None
         "metric_for_best_model": "eval_relational_score",
         "greater_is_better": True,
     }
+
+
+def test_trained_weights_are_no_step_0_in_a_new_trainer(tmp_path: Path, data: Any) -> None:
+    trainer, _, _ = make(tmp_path, data, by_batch=False)
+    trainer.evaluate()
+    trainer.train()
+    ledger = (tmp_path / "selection" / "ledger.json").read_bytes()
+    again, callback, model = make(tmp_path, data, by_batch=False, resume=True)
+    # Better than all of the training's: it would be chosen.
+    model.gain.data.fill_(1.25)
+    again.evaluate()
+    assert (tmp_path / "selection" / "ledger.json").read_bytes() == ledger
+    assert callback.selector.chosen.step == 6
 
 
 class EvaluateOthers(hf.TrainerCallback):  # type: ignore[misc, name-defined]
