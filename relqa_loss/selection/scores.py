@@ -186,6 +186,8 @@ class ImageScores:
         )
         seen: set[str] = set()
         for part in parts:
+            if not len(part):  # of a process without images, which knows of no keys
+                continue
             if part._keys is None:
                 whole.add_rows(part._rows)
                 continue

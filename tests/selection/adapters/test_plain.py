@@ -122,6 +122,9 @@ def test_keys_and_parts() -> None:
     expected.add(images * 0.5, images, ["a", "b", "c"])
     assert whole.values == pytest.approx(expected.values)
     assert whole.profile == pytest.approx(expected.profile)
+    # A process that got no images knows of no keys, wherever it stands.
+    for at in range(3):
+        assert parts[0].gathered([*parts[:at], ImageScores(), *parts[at:]]).values == whole.values
     for keys, message in ((["a"], "unique"), (["x", "y"], "one per image"), (None, "or with none")):
         with pytest.raises(ValueError, match=message):
             parts[0].add(images[:1], images[:1], keys)
