@@ -13,6 +13,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from relqa_loss._files import write_atomically
+from relqa_loss.selection.store import plain_tensors
+
 _KEY = "relqa_best"
 
 
@@ -24,7 +27,7 @@ class BestCheckpoint:
     with the value and the step in its header.
 
     Args:
-        path: File to keep the weights in, ``.safetensors``.
+        path: File to keep the weights in, ``.safetensors``; its folder is made if need be.
         mode: ``min`` for a distance, ``max`` for a score.
         resume: Continue from the value in an existing file; without it, an existing file is an
             error.
@@ -37,6 +40,7 @@ class BestCheckpoint:
         FileExistsError: If the file exists and ``resume`` is not given.
         ValueError: For an unknown mode, or if the file to resume from was not written by this
             class or under the other mode.
+        OSError: If the folder cannot be made.
 
     Example:
         >>> import tempfile
@@ -66,6 +70,8 @@ class BestCheckpoint:
         self.mode = mode
         self.value: float | None = None
         self.step: int | None = None
+        # Not at the first update: a folder that cannot be made is found out now.
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
             if not resume:
                 raise FileExistsError(f"{self.path} exists; give resume=True or another path")
@@ -81,15 +87,16 @@ class BestCheckpoint:
 
         Returns:
             Whether they were saved.
+
+        Raises:
+            TypeError: If ``state`` holds something other than tensors.
+            OSError: If the file cannot be written; the one before is still there.
         """
         value = float(value)
         if not self._better(value):
             return False
         header = {_KEY: json.dumps({"value": value, "step": step, "mode": self.mode})}
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        temporary = self.path.with_name(self.path.name + ".part")
-        temporary.write_bytes(save(tensors, metadata=header))
-        temporary.replace(self.path)
+        write_atomically(self.path, save(plain_tensors(state), metadata=header))
         self.value, self.step = value, step
         return True
 

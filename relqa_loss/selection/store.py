@@ -66,7 +66,7 @@ class CheckpointFolder:
             OSError: If it cannot be written; whatever the file held before is still there.
         """
         name = f"{index:05d}-step-{step}.safetensors"
-        self._write(self.folder / name, save(_plain(state), metadata={"step": str(step)}))
+        self._write(self.folder / name, save(plain_tensors(state), metadata={"step": str(step)}))
         return name
 
     def load(self, name: str) -> dict[str, Tensor]:
@@ -88,8 +88,12 @@ class CheckpointFolder:
             raise _explain(error, path, "not written; what was there before is kept") from error
 
 
-def _plain(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Tensors as the file format wants them: contiguous, on the CPU, none sharing memory."""
+def plain_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Tensors as the file format wants them: contiguous, on the CPU, none sharing memory.
+
+    Raises:
+        TypeError: If the state holds something other than tensors.
+    """
     for name, tensor in state.items():
         if not isinstance(tensor, Tensor):
             raise TypeError(

@@ -91,3 +91,20 @@ def test_channels_last_weights_are_saved(tmp_path: Path) -> None:
     best = BestCheckpoint(tmp_path / "best.safetensors")
     best.update(0.5, {"w": weights}, step=0)
     assert torch.equal(best.load()["w"], weights)
+
+
+def test_tied_weights_are_saved_and_the_folder_is_made_at_once(tmp_path: Path) -> None:
+    weights = torch.rand(3, 2)
+    best = BestCheckpoint(tmp_path / "runs" / "first" / "best.safetensors")
+    assert best.path.parent.is_dir()
+    best.update(0.5, {"a": weights, "b": weights, "turned": weights.T}, step=0)
+    loaded = best.load()
+    assert torch.equal(loaded["a"], weights)
+    assert torch.equal(loaded["b"], weights)
+    assert torch.equal(loaded["turned"], weights.T)
+    assert [path.name for path in best.path.parent.iterdir()] == [best.path.name]
+    with pytest.raises(TypeError, match=r"state\['extra'\] is int"):
+        best.update(0.1, {"a": weights, "extra": 1}, step=1)  # type: ignore[dict-item]
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        BestCheckpoint(tmp_path / "file" / "best.safetensors")
