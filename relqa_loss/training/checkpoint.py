@@ -21,7 +21,10 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(
-    path: Path, config: dict[str, Any], data: dict[str, Any] | None = None
+    path: Path,
+    config: dict[str, Any],
+    data: dict[str, Any] | None = None,
+    weights: dict[str, str | None] | None = None,
 ) -> dict[str, Any]:
     """Read a checkpoint for the run described by ``config``.
 
@@ -30,9 +33,12 @@ def load_checkpoint(
         config: Settings of the run.
         data: What the run is fed with: fingerprints of photographs, number of processes. Not
             checked if ``None``.
+        weights: Hashes of the weights that the run builds on, by their option; ``None`` for an
+            option that is not given. Names will not do: a file may have been replaced. Not checked
+            if ``None``, nor in checkpoints from before they were stored.
 
     Raises:
-        ValueError: If it is damaged or belongs to a run with other settings or data.
+        ValueError: If it is damaged or belongs to a run with other settings, data or weights.
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -54,4 +60,11 @@ def load_checkpoint(
             f"{path} belongs to a run on other data: {before}, now {data}; resume with the same "
             "photographs and number of processes, or choose another --out"
         )
+    known = state.get("weights", {})
+    for option, now in (weights or {}).items():
+        if known.get(option, now) != now:
+            raise ValueError(
+                f"{path} belongs to a run with other weights ({option} {known[option] or 'none'}, "
+                f"now {now or 'none'}); resume with the same --{option} or choose another --out"
+            )
     return state

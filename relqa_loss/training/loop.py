@@ -98,9 +98,9 @@ def train(
 
     Raises:
         ValueError: If ``out`` exists and ``resume`` is false, there is nothing to resume, the
-            checkpoint is of another run or of other photographs, there is no usable photograph,
-            or an excluded operator does not exist.
-        FileNotFoundError: If the initial weights are missing, or have no manifest.
+            checkpoint is of another run, of other photographs or builds on other weights, there is
+            no usable photograph, or an excluded operator does not exist.
+        FileNotFoundError: If initial weights or a teacher's are missing, or have no manifest.
         ImportError: If the extra ``train`` is not installed.
     """
     config = config or TrainConfig()
@@ -110,6 +110,11 @@ def train(
     for name in config.exclude:
         get_operator(name)
     start = None if initial is None else find_weights(initial)
+    teacher = None if config.teacher is None else find_weights(config.teacher)
+    weights = {
+        "initial": None if start is None else start.sha256,
+        "teacher": None if teacher is None else teacher.sha256,
+    }
     try:
         from lightning.fabric import Fabric
         from lightning.fabric.loggers.tensorboard import TensorBoardLogger
@@ -127,14 +132,13 @@ def train(
     data: dict[str, Any] = {split: folder.fingerprint for split, folder in found.items()}
     data["processes"] = fabric.world_size
     # Before the pools are filled: a run that cannot go on should not first make new ones.
-    state = load_checkpoint(state_path, config.to_dict(), data) if resume else None
+    state = load_checkpoint(state_path, config.to_dict(), data, weights) if resume else None
     if fabric.local_rank == 0:
         for split, pool in pools.items():
             pool.fill(workers, lambda done, total, split=split: progress.pool(split, done, total))  # type: ignore[misc]
     fabric.barrier()
-    teacher = (
-        None if config.teacher is None else _taught_by(config.teacher, pools, fabric, progress)
-    )
+    if teacher is not None:
+        _teach(teacher, pools, fabric, progress)
     rank, world = fabric.global_rank, fabric.world_size
     stride = 2 if config.hold_out else 1
     batches = Batches(
@@ -186,6 +190,7 @@ def train(
                 {
                     "config": config.to_dict(),
                     "data": data,
+                    "weights": weights,
                     "step": step,
                     "seconds": seconds + time.monotonic() - began,
                     "objectives": objectives.state_dict(),
@@ -299,11 +304,10 @@ def _pools(
     return pools, found
 
 
-def _taught_by(
-    weights: str, pools: Mapping[str, Pool], fabric: Any, progress: Progress
-) -> WeightsRecord:
+def _teach(
+    record: WeightsRecord, pools: Mapping[str, Pool], fabric: Any, progress: Progress
+) -> None:
     """Give the sets that distances are learned from the distances of a teacher."""
-    record = find_weights(weights)
     for name in ("train", _UNJUDGED, _FACTS):
         if name in pools:
             lessons = TeacherLessons(pools[name], record)
@@ -314,7 +318,6 @@ def _taught_by(
                 )
             pools[name].lessons = lessons
     fabric.barrier()
-    return record
 
 
 def _refuse_to_overwrite(out: Path, state_path: Path, resume: bool) -> None:

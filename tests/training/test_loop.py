@@ -269,6 +269,47 @@ def test_resuming_with_other_photographs_is_refused(
     assert not pools.exists()
 
 
+def test_resuming_from_other_initial_weights_is_refused(
+    whole: _Whole, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "tuned.safetensors"
+    _train(photos, out, whole, initial=whole.out, minutes=0.0)
+    other = tmp_path / "other.safetensors"
+    save_weights(ParityNetwork(CONFIG.network), other, CONFIG.network, {})
+    for initial in (None, other):
+        with pytest.raises(ValueError, match=r"other weights \(initial .*--initial"):
+            _train(photos, out, whole, initial=initial, resume=True)
+    resumed = _train(photos, out, whole, initial=whole.out, resume=True, minutes=0.0)
+    assert resumed.step == 2
+    assert resumed.record is not None
+    assert whole.result.record is not None
+    assert resumed.record.training["initial"]["sha256"] == whole.result.record.sha256
+    with pytest.raises(ValueError, match=r"initial none, now"):
+        _train(photos, whole.out, whole, initial=other, resume=True)
+
+
+def test_resuming_with_a_replaced_teacher_is_refused(
+    whole: _Whole, photos: Path, tmp_path: Path
+) -> None:
+    teacher, out = tmp_path / "teacher.safetensors", tmp_path / "taught.safetensors"
+    save_weights(ParityNetwork(CONFIG.network), teacher, CONFIG.network, {})
+    config = replace(CONFIG, teacher=str(teacher))
+    _train(photos, out, whole, config=config, minutes=0.0)
+    save_weights(ParityNetwork(CONFIG.network), teacher, CONFIG.network, {})
+    with pytest.raises(ValueError, match=r"other weights \(teacher .*--teacher"):
+        _train(photos, out, whole, config=config, resume=True)
+
+
+def test_checkpoints_that_name_no_weights_are_resumed(
+    whole: _Whole, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "old.safetensors"
+    state = load_checkpoint(checkpoint_path(whole.out), CONFIG.to_dict())
+    del state["weights"]
+    torch.save(state, checkpoint_path(out))
+    assert _train(photos, out, whole, resume=True).finished
+
+
 def test_damaged_checkpoint_is_named(whole: _Whole, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "damaged.safetensors"
     checkpoint_path(out).write_bytes(checkpoint_path(whole.out).read_bytes()[:1000])
@@ -346,13 +387,14 @@ def test_weights_of_another_distance_start_a_network_of_the_same_tensors(
     torch.testing.assert_close(maps, started, rtol=0, atol=5e-3)
 
 
-def test_initial_weights_without_a_manifest_are_refused_at_once(
-    photos: Path, tmp_path: Path
-) -> None:
+def test_weights_without_a_manifest_are_refused_at_once(photos: Path, tmp_path: Path) -> None:
     alone = tmp_path / "alone.safetensors"
     alone.write_bytes(b"")
     with pytest.raises(FileNotFoundError, match=r"alone\.json does not exist"):
         train(photos, tmp_path / "out.safetensors", CONFIG, pool_folder=tmp_path, initial=alone)
+    config = replace(CONFIG, teacher=str(alone))
+    with pytest.raises(FileNotFoundError, match=r"alone\.json does not exist"):
+        train(photos, tmp_path / "out.safetensors", config, pool_folder=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [alone.name]  # before any work
 
 
