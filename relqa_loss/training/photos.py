@@ -43,15 +43,14 @@ def find_photos(folder: Path, split: str | None = None, least_side: int = 32) ->
         least_side: Photographs with a shorter side are skipped like unreadable ones.
 
     Raises:
-        ValueError: If the folder does not exist or no photograph in it can be used.
+        ValueError: If the folder does not exist, its manifest lacks a column, or no photograph in
+            it can be used.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; give a folder of photographs")
     manifest = folder / "MANIFEST.csv"
     if manifest.is_file():
-        with manifest.open(newline="", encoding="utf-8") as handle:
-            rows = list(csv.DictReader(handle))
-        named = [(folder / row["file"], row["split"]) for row in rows]
+        named = [(folder / name, its_split) for name, its_split in _read_manifest(manifest)]
     else:
         paths = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
         named = [(path, _split_of(path.name)) for path in paths]
@@ -124,7 +123,25 @@ def _open(path: Path) -> Image:
         raise ImportError(
             "reading photographs needs Pillow: pip install 'relqa-loss[train]'"
         ) from error
-    return pillow.open(path)
+    try:
+        return pillow.open(path)
+    except pillow.DecompressionBombError as error:
+        raise ValueError(f"too large: {error}") from error
+
+
+def _read_manifest(path: Path) -> list[tuple[str, str]]:
+    """Files and their splits."""
+    # Spreadsheets write a byte-order mark, which would be part of the first column's name.
+    with path.open(newline="", encoding="utf-8-sig") as handle:
+        reader = csv.DictReader(handle)
+        columns = reader.fieldnames or ()
+        missing = [repr(name) for name in ("file", "split") if name not in columns]
+        if missing:
+            raise ValueError(
+                f"{path} has no column {' and '.join(missing)}; it has "
+                f"{', '.join(map(repr, columns)) or 'none'}, and columns are separated by commas"
+            )
+        return [(row["file"], row["split"]) for row in reader]
 
 
 def _split_of(name: str) -> str:

@@ -65,6 +65,38 @@ def test_manifest_decides_the_split(tmp_path: Path) -> None:
     assert names[None] == {"one.png", "two.png", "three.png"}
 
 
+def test_manifest_as_spreadsheets_write_it(tmp_path: Path) -> None:
+    _save(tmp_path / "one.png")
+    (tmp_path / "MANIFEST.csv").write_text("file,split\none.png,train\n", encoding="utf-8-sig")
+    assert [path.name for path in find_photos(tmp_path, "train").files] == ["one.png"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("file\none.png\n", "no column 'split'"),
+        ("file;split\none.png;train\n", "no column 'file' and 'split'.*'file;split'"),
+        ("", "no column 'file' and 'split'"),
+    ],
+    ids=["one", "semicolons", "empty"],
+)
+def test_manifest_without_its_columns_is_named(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "MANIFEST.csv").write_text(text)
+    with pytest.raises(ValueError, match=rf"MANIFEST\.csv has {words}"):
+        find_photos(tmp_path)
+
+
+def test_photographs_that_are_too_large_are_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = _save(tmp_path / "a.png")
+    large = _save(tmp_path / "b.png", (96, 80), seed=1)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 48 * 40)  # twice as many are refused
+    found = find_photos(tmp_path)
+    assert (found.files, found.skipped) == ((small,), (large,))
+    assert "b.png: too large" in caplog.text
+
+
 def test_missing_file_of_a_manifest_is_skipped(tmp_path: Path) -> None:
     _save(tmp_path / "there.png")
     (tmp_path / "MANIFEST.csv").write_text("file,split\nthere.png,train\ngone.png,train\n")
