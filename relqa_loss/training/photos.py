@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from relqa_loss.imageio import ImageReadError, read_image
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -40,7 +42,8 @@ def find_photos(folder: Path, split: str | None = None, least_side: int = 32) ->
             and ``split``, which then says which files belong to which split.
         split: ``train`` or ``val``. Without a manifest every tenth photograph (by the hash of its
             name) is ``val``. ``None`` takes all.
-        least_side: Photographs with a shorter side are skipped like unreadable ones.
+        least_side: Photographs with a shorter side are skipped like unreadable ones, and so are
+            those with transparent pixels, whose colours nobody has seen.
 
     Raises:
         ValueError: If the folder does not exist, its manifest lacks a column, or no photograph in
@@ -61,7 +64,8 @@ def find_photos(folder: Path, split: str | None = None, least_side: int = 32) ->
     for path in wanted:
         try:
             with _open(path) as image:
-                image.load()
+                deep = _is_deep(image)
+                _check(path, image)
                 usable = min(image.size) >= least_side
             content = path.read_bytes()
         except (OSError, SyntaxError, ValueError) as error:
@@ -72,6 +76,8 @@ def find_photos(folder: Path, split: str | None = None, least_side: int = 32) ->
             continue
         files.append(path)
         digest.update(path.name.encode() + b"\0" + hashlib.sha256(content).digest())
+        if deep:  # pools from before these were read in full hold them as white
+            digest.update(b"\0deep")
     if not files:
         raise ValueError(
             f"no usable photograph in {folder}"
@@ -85,8 +91,14 @@ def find_photos(folder: Path, split: str | None = None, least_side: int = 32) ->
 
 
 def read_photo(path: Path) -> Tensor:
-    """A photograph as 3×H×W in [0, 1]."""
+    """A photograph as 3×H×W in [0, 1].
+
+    8-bit pixels are taken as they are stored, without turning them or converting their profile;
+    16-bit grey is read in full, and of 16-bit colour the upper 8 bits.
+    """
     with _open(path) as image:
+        if _is_deep(image):
+            return read_image(path)
         pixels = np.array(image.convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
 
@@ -127,6 +139,24 @@ def _open(path: Path) -> Image:
         return pillow.open(path)
     except pillow.DecompressionBombError as error:
         raise ValueError(f"too large: {error}") from error
+
+
+def _is_deep(image: Image) -> bool:
+    """Whether its samples are such as Pillow cuts off at 255 in a conversion."""
+    return image.mode.startswith(("I", "F"))
+
+
+def _check(path: Path, image: Image) -> None:
+    """Decode, and raise ``ValueError`` for what has no pixels that a viewer would see."""
+    image.load()
+    # A channel of alpha that is opaque everywhere hides nothing.
+    if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
+        raise ValueError("has transparent pixels; save it without them")
+    if _is_deep(image):
+        try:
+            read_image(path)
+        except ImageReadError as error:
+            raise ValueError(error.reason) from error
 
 
 def _read_manifest(path: Path) -> list[tuple[str, str]]:

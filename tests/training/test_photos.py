@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 from relqa_loss.training.photos import find_photos, random_crop, read_photo
 
@@ -132,6 +133,64 @@ def test_read_photo_gives_rgb_in_range(tmp_path: Path) -> None:
     photo = read_photo(path)
     assert photo.shape == (3, 40, 50)
     torch.testing.assert_close(photo, torch.full((3, 40, 50), 0.2))
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_16_bit_grey_is_read_in_full(tmp_path: Path, suffix: str) -> None:
+    grey = np.random.default_rng(0).integers(0, 65536, (40, 50)).astype(np.uint16)
+    path = tmp_path / f"deep.{suffix}"
+    Image.fromarray(grey).save(path)
+    assert find_photos(tmp_path).files == (path,)
+    expected = torch.from_numpy(grey.astype(np.float32) / 65535).expand(3, -1, -1)
+    torch.testing.assert_close(read_photo(path), expected, rtol=0, atol=1e-7)
+
+
+def test_pools_of_16_bit_photographs_are_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "deep.png"
+    Image.fromarray(np.zeros((40, 50), np.uint16)).save(path)
+    # As long as such photographs were read as white, pools had this fingerprint.
+    content = hashlib.sha256(path.read_bytes()).digest()
+    before = hashlib.sha256(path.name.encode() + b"\0" + content).hexdigest()
+    assert find_photos(tmp_path).fingerprint != before
+
+
+def test_8_bit_photographs_are_read_as_ever(tmp_path: Path) -> None:
+    """Pools on disk, and figures that were published, are of these values."""
+    picture = Image.open(_save(tmp_path / "rgb.png"))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
+    picture.save(tmp_path / "turned.jpg", exif=turned, icc_profile=profile)
+    picture.convert("L").save(tmp_path / "grey.png")
+    picture.convert("P").save(tmp_path / "palette.png")
+    picture.convert("CMYK").save(tmp_path / "cmyk.jpg")
+    picture.convert("RGBA").save(tmp_path / "opaque.png")
+    found = find_photos(tmp_path)
+    assert len(found.files) == 6
+    digest = hashlib.sha256()
+    for path in found.files:
+        with Image.open(path) as image:
+            expected = np.array(image.convert("RGB")).transpose(2, 0, 1)
+        assert torch.equal(read_photo(path), torch.from_numpy(expected).float() / 255)
+        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    assert found.fingerprint == digest.hexdigest()
+
+
+def test_transparent_photographs_and_those_of_unknown_range_are_skipped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = _save(tmp_path / "good.png")
+    pixels = np.full((40, 50, 4), 255, np.uint8)
+    pixels[0, 0, 3] = 254
+    Image.fromarray(pixels).save(tmp_path / "alpha.png")
+    Image.fromarray(pixels[..., 0]).save(tmp_path / "key.png", transparency=255)
+    Image.fromarray(pixels[..., 0].astype(np.uint16)).save(tmp_path / "deep.png", transparency=255)
+    Image.fromarray(np.zeros((40, 50), np.float32)).save(tmp_path / "float.tif")
+    found = find_photos(tmp_path)
+    assert found.files == (good,)
+    for name in ("alpha.png", "key.png", "deep.png"):
+        assert f"{name}: has transparent pixels" in caplog.text
+    assert "float.tif: has floating-point samples" in caplog.text
 
 
 def test_random_crop_is_8_bit_seeded_and_as_large_as_asked() -> None:
