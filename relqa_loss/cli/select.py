@@ -112,6 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
     from relqa_loss.network import find_weights
     from relqa_loss.selection.comparison import compare
     from relqa_loss.selection.folders import RowFile, name_folders, read_rows, remaining
+    from relqa_loss.selection.veto import check_veto
 
     veto = _veto(arguments.veto)
     if arguments.processes < 1:
@@ -133,6 +134,7 @@ def run(arguments: argparse.Namespace) -> int:
         if exists and not arguments.resume:
             raise ValueError(f"{out} holds a selection; give --resume or another --out")
         record = find_weights(arguments.weights)
+        check_veto(veto, record.config.channels)
         jobs, keys, failures = _jobs(arguments.reference, folders, arguments.allow_missing)
         shard = jobs[group.rank :: group.size]
         left, rows = remaining(

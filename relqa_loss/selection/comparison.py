@@ -138,10 +138,7 @@ by 0.25 [0.25, 0.25] (95%, 2 images)'
     if not candidates:
         raise ValueError("there are no candidates to compare")
     check_options(confidence, resamples)
-    limits = check_veto(veto)
-    for name in limits:
-        if name.removeprefix("-") not in channels:
-            raise ValueError(f"veto: no channel named {name!r}; there are {', '.join(channels)}")
+    limits = check_veto(veto, channels)
     sign = -1 if mode == "min" else 1
 
     def gain(first: str, second: str) -> tuple[Interval, int]:

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from relqa_loss.selection.ledger import Decision
 from relqa_loss.selection.scores import ImageScores
 from relqa_loss.selection.selector import CheckpointSelector
+from relqa_loss.selection.veto import check_veto
 
 _Result = TypeVar("_Result")
 
@@ -33,7 +34,7 @@ class SharedSelection:
         decision: The last one, on all processes.
 
     Raises:
-        ValueError: If an option contradicts the scores.
+        ValueError: If an option contradicts the scores, or a veto names no channel of theirs.
 
     Example:
         >>> import tempfile, torch
@@ -62,6 +63,8 @@ class SharedSelection:
                 f"veto={options['veto']!r} needs mean signed maps, and the scores leave them out: "
                 "give ImageScores(maps=True)"
             )
+        # The selector would find out with the first profile, after an epoch.
+        check_veto(options.get("veto"), self.scores.channels)
         self.folder = folder
         self.options = options
         self.selector: CheckpointSelector | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from relqa_loss.channels import CHANNEL_TABLE
 
@@ -14,14 +14,17 @@ _WORDS = {
 }
 
 
-def check_veto(veto: Mapping[str, float] | None) -> dict[str, float]:
+def check_veto(
+    veto: Mapping[str, float] | None, channels: Collection[str] | None = None
+) -> dict[str, float]:
     """Tolerances by channel, validated.
 
     Args:
         veto: ``{"ringing": 0.02}`` limits more ringing, ``{"-sharpness": 0.02}`` less sharpness.
+        channels: Those that there are; ``None`` where only profiles will tell.
 
     Raises:
-        ValueError: For a tolerance that is negative or not finite.
+        ValueError: For a tolerance that is negative or not finite, or an unknown channel.
     """
     checked = {name: float(tolerance) for name, tolerance in (veto or {}).items()}
     for name, tolerance in checked.items():
@@ -30,6 +33,8 @@ def check_veto(veto: Mapping[str, float] | None) -> dict[str, float]:
                 f"veto tolerances are finite and not negative, got {name!r}: {tolerance}; for less "
                 f"of a channel than the baseline write {'-' + name.lstrip('-')!r}"
             )
+        if channels is not None and name.removeprefix("-") not in channels:
+            raise ValueError(f"veto: no channel named {name!r}; there are {', '.join(channels)}")
     return checked
 
 

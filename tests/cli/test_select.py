@@ -243,6 +243,15 @@ def _sources(page: str) -> list[str]:
     return re.findall(r'<img[^>]* src="([^"]*)"', page)
 
 
+def test_a_veto_on_no_channel_is_found_out_before_measuring(
+    run: Path, weights: str, measured: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, document = choose(run, weights, "--veto", "ringin=0.1")
+    assert (code, document, measured) == (2, None, [])
+    assert "no channel named 'ringin'; there are" in capsys.readouterr().err
+    assert not (run / "out").exists()
+
+
 def test_names_and_order() -> None:
     assert sorted(["s-10", "s-9", "s-9b", "a"], key=natural_key) == ["a", "s-9", "s-9b", "s-10"]
 

@@ -112,6 +112,13 @@ def test_shared_selection_without_maps(tmp_path: Path) -> None:
     assert shared.selector.entries[0].profile is None
 
 
+def test_a_veto_on_no_channel_is_found_out_at_once(tmp_path: Path) -> None:
+    for name in ("ringin", "-ringin"):
+        with pytest.raises(ValueError, match=rf"no channel named '{name}'; there are .*ringing"):
+            SharedSelection(tmp_path, veto={name: 0.1})
+    SharedSelection(tmp_path, veto={"ringing": 0.1, "-sharpness": 0.1})
+
+
 def test_keys_and_parts() -> None:
     parts = [ImageScores(), ImageScores()]
     images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
