@@ -207,12 +207,14 @@ def run_sample(arguments: argparse.Namespace) -> int:
     if not arguments.photos.is_dir():
         raise ValueError(f"--photos {arguments.photos} is not a folder")
     engine = DistortionEngine(arguments.operators, exclude=arguments.exclude)
-    files = images_in(arguments.photos)
+    out: Path = arguments.out
+    target = out.resolve()
+    if target in (arguments.photos.resolve(), *arguments.photos.resolve().parents):
+        raise ValueError(f"--out {out} holds the photographs; choose another folder")
+    # An earlier sample there, which --force replaces, is no photograph.
+    files = [path for path in images_in(arguments.photos) if target not in path.resolve().parents]
     if not files:
         raise ValueError(f"{arguments.photos} has no image files in it")
-    out: Path = arguments.out
-    if out.resolve() in (arguments.photos.resolve(), *arguments.photos.resolve().parents):
-        raise ValueError(f"--out {out} holds the photographs; choose another folder")
     empty_folder(out, arguments.force)
     if arguments.force:
         _remove_earlier(out)

@@ -164,6 +164,20 @@ def test_sample_refuses_to_overwrite(photos: Path, capsys) -> None:  # type: ign
     assert (out / "notes.txt").read_text() == "mine"
 
 
+def test_sample_does_not_take_its_own_files_for_photographs(photos: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    out = photos / "samples"
+    arguments = ("sample", "--photos", photos, "--out", out, "--crop", 32, "-n", 6)
+    assert engine(*arguments) == 0
+    first = (out / "manifest.jsonl").read_text()
+    assert engine(*arguments, "--force") == 0
+    assert (out / "manifest.jsonl").read_text() == first
+    for file in (*(photos / "reference").iterdir(), *(photos / "image").iterdir()):
+        file.unlink()
+    assert engine(*arguments, "--force") == 2
+    assert "has no image files in it" in capsys.readouterr().err
+    assert (out / "manifest.jsonl").read_text() == first
+
+
 def test_sample_errors(photos: Path, capsys) -> None:  # type: ignore[no-untyped-def]
     (photos / "empty").mkdir()
     (photos / "bad").mkdir()
