@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
-from torch import nn
+from torch import Tensor, nn
 
 from relqa_loss._files import write_atomically
 from relqa_loss.network._frozen import replace_layers
@@ -151,8 +151,13 @@ def load_pretrained(weights: str | os.PathLike[str] = DEFAULT_WEIGHTS) -> Parity
     return load_record(find_weights(weights))
 
 
-def load_record(record: WeightsRecord) -> ParityNetwork:
-    """As :func:`load_pretrained`, of weights that have been looked up."""
+def read_tensors(record: WeightsRecord) -> dict[str, Tensor]:
+    """The tensors of weights that have been looked up, as they are stored.
+
+    Raises:
+        ValueError: If the file is not the one that the record speaks of, or damaged.
+        FileNotFoundError: If it is missing.
+    """
     content = record.path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if digest != record.sha256:
@@ -160,6 +165,15 @@ def load_record(record: WeightsRecord) -> ParityNetwork:
             f"{record.path} has SHA-256 {digest}, its manifest says {record.sha256}: the file is "
             "damaged or was replaced; reinstall relqa-loss or fetch the file again"
         )
+    try:
+        return load_safetensors(content)
+    except SafetensorError as error:
+        raise ValueError(f"{record.path} is no safetensors file: {error}") from error
+
+
+def load_record(record: WeightsRecord) -> ParityNetwork:
+    """As :func:`load_pretrained`, of weights that have been looked up."""
+    tensors = read_tensors(record)
     # Networks are made in the middle of a user's program: within inference mode the weights would
     # be unusable for training, within ``torch.device("meta")`` empty; and the random numbers that
     # initialise modules must not be missed by the user's own seed.
@@ -167,8 +181,8 @@ def load_record(record: WeightsRecord) -> ParityNetwork:
         # Before the weights come: a default of half precision would round them.
         network = ParityNetwork(record.config).float()
         try:
-            network.load_state_dict(load_safetensors(content))
-        except (SafetensorError, RuntimeError) as error:
+            network.load_state_dict(tensors)
+        except RuntimeError as error:
             raise ValueError(
                 f"{record.path} does not fit the architecture in its manifest: {error}"
             ) from error

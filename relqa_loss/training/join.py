@@ -22,7 +22,13 @@ import torch
 
 from relqa_loss.network.config import NetworkConfig
 from relqa_loss.network.model import ParityNetwork
-from relqa_loss.network.pretrained import WeightsRecord, find_weights, provenance, save_weights
+from relqa_loss.network.pretrained import (
+    WeightsRecord,
+    find_weights,
+    provenance,
+    read_tensors,
+    save_weights,
+)
 from relqa_loss.training.objectives import MAP_PARTS
 
 _STRIDES = ("encoder.stages.", "error.stages.", "error.judgements.")
@@ -50,8 +56,6 @@ def join(
     Raises:
         ValueError: If ``out`` exists, or the files fit neither each other nor the shape.
     """
-    from safetensors.torch import load_file
-
     if out.exists():
         raise ValueError(f"{out} exists; choose another --out")
     parts = {name: find_weights(path) for name, path in (("maps", maps), ("distance", distance))}
@@ -60,7 +64,7 @@ def join(
     tensors = {
         name: value
         for record, wanted in ((parts["maps"], True), (parts["distance"], False))
-        for name, value in load_file(record.path).items()
+        for name, value in read_tensors(record).items()
         if name.startswith(prefixes) == wanted
     }
     joined = ParityNetwork(config)

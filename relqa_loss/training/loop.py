@@ -13,7 +13,13 @@ import torch
 
 from relqa_loss.distortions import get_operator, operator_names
 from relqa_loss.network.model import ParityNetwork
-from relqa_loss.network.pretrained import WeightsRecord, find_weights, provenance, save_weights
+from relqa_loss.network.pretrained import (
+    WeightsRecord,
+    find_weights,
+    provenance,
+    read_tensors,
+    save_weights,
+)
 from relqa_loss.training.batches import Batches, read_ahead
 from relqa_loss.training.calibration import calibrate_scale
 from relqa_loss.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
@@ -333,10 +339,8 @@ def _refuse_to_overwrite(out: Path, state_path: Path, resume: bool) -> None:
 
 
 def _load_initial(network: ParityNetwork, record: WeightsRecord) -> None:
-    from safetensors.torch import load_file
-
     try:
-        network.load_state_dict(load_file(record.path))
+        network.load_state_dict(read_tensors(record))
     except RuntimeError as error:
         raise ValueError(
             f"{record.path} does not fit the architecture of this run: {error}"

@@ -21,7 +21,12 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from relqa_loss._files import write_atomically
-from relqa_loss.network.pretrained import MANIFEST_NAME, find_weights
+from relqa_loss.network.pretrained import (
+    MANIFEST_NAME,
+    WeightsRecord,
+    find_weights,
+    read_tensors,
+)
 from relqa_loss.training.objectives import MAP_PARTS
 
 
@@ -43,8 +48,7 @@ def publish(weights: Path, name: str, into: Path, figures: Sequence[Path] = ()) 
             other weights.
         FileNotFoundError: If a file is missing.
     """
-    find_weights(weights)
-    shipped = _shipped(weights)
+    shipped = _shipped(find_weights(weights))
     digest = hashlib.sha256(shipped).hexdigest()
     entry: dict[str, Any] = json.loads(weights.with_suffix(".json").read_text("utf-8"))
     measured = {}
@@ -67,14 +71,14 @@ def publish(weights: Path, name: str, into: Path, figures: Sequence[Path] = ()) 
     return entry
 
 
-def _shipped(weights: Path) -> bytes:
+def _shipped(record: WeightsRecord) -> bytes:
     """The file with its maps in half precision; loading them brings back single precision."""
     parts = tuple(part.removeprefix("network.") for part in MAP_PARTS)
-    with safe_open(weights, "pt") as file:
-        tensors = {
-            key: file.get_tensor(key).half() if key.startswith(parts) else file.get_tensor(key)
-            for key in file.keys()  # noqa: SIM118 (not a dictionary)
-        }
+    tensors = {
+        name: value.half() if name.startswith(parts) else value
+        for name, value in read_tensors(record).items()
+    }
+    with safe_open(record.path, "pt") as file:
         return save(tensors, file.metadata())
 
 

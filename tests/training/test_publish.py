@@ -80,6 +80,17 @@ def _load(folder: Path) -> ParityNetwork:
     return load_pretrained(_beside_its_entry(folder))
 
 
+def test_a_file_that_is_not_what_its_manifest_says_is_refused(
+    weights: Path, tmp_path: Path
+) -> None:
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ValueError, match="SHA-256"):
+        publish(weights, "first", tmp_path / "shipped")
+    assert not (tmp_path / "shipped").exists()
+
+
 def test_figures_of_other_weights_are_refused(weights: Path, tmp_path: Path) -> None:
     figures = tmp_path / "accuracy.json"
     figures.write_text(json.dumps({"weights": "other@00000000"}))
