@@ -16,6 +16,7 @@ import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch.nn.functional as F
 from _common import command, keep, photographs, provenance, show, table
@@ -74,6 +75,12 @@ def own(columns: dict[str, float], name: str) -> dict[str, float]:
     }
 
 
+def of_one(fact: dict[str, Any], name: str) -> dict[str, Any]:
+    """What is kept of a fact for one network."""
+    kept = {key: value for key, value in fact.items() if key != "ratios"}
+    return kept | {"ratio": fact["ratios"][name], "shares": own(fact["shares"], name)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--photos", type=Path, required=True)
@@ -124,7 +131,9 @@ def main() -> None:
                 "firm": fact.firm,
                 "source": fact.source,
                 "photographs": len(found),
-                "ratio": ratio(found),
+                "ratios": {
+                    name: ratio(verdicts[f"distance{name}"].get(fact, [])) for name in networks
+                },
                 "shares": {name: share(verdicts[name].get(fact, [])) for name in columns},
             }
         )
@@ -144,11 +153,12 @@ def main() -> None:
 
     def rows(chosen: list[dict]) -> list[list[object]]:  # type: ignore[type-arg]
         return [
-            [f["group"], f["fact"], f["photographs"], f["ratio"], *f["shares"].values()]
+            [f["group"], f["fact"], f["photographs"], *f["ratios"].values(), *f["shares"].values()]
             for f in chosen
         ]
 
-    header = ("kind", "worse > better", "photographs", f"ratio of {ours[0]}", *columns)
+    ratios = [f"ratio of distance{name}" for name in networks]
+    header = ("kind", "worse > better", "photographs", *ratios, *columns)
     versions = ", ".join(record.version for record in records)
     sources = dict.fromkeys(part for f in judged if f["firm"] for part in f["source"].split("; "))
     report = "\n\n".join(
@@ -176,7 +186,7 @@ def main() -> None:
                 "command": command(),
                 "photographs": len(photos),
                 "firm facts that hold": own(reached, name),
-                "facts": [fact | {"shares": own(fact["shares"], name)} for fact in judged],
+                "facts": [of_one(fact, name) for fact in judged],
             }
             path = arguments.json
             if name:

@@ -28,8 +28,13 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(script: str, photos: Path, *options: object) -> tuple[str, dict]:  # type: ignore[type-arg]
     figures, report = photos / f"{script}.json", photos / f"{script}.md"
-    command = [sys.executable, ROOT / "benchmarks" / f"{script}.py", "--photos", photos,
-               *options, "--json", figures, "--out", report]  # fmt: skip
+    text = start(script, photos, *options, "--json", figures, "--out", report)
+    assert report.read_text("utf-8").strip() == text.strip()
+    return text, json.loads(figures.read_text("utf-8"))
+
+
+def start(script: str, photos: Path, *options: object) -> str:
+    command = [sys.executable, ROOT / "benchmarks" / f"{script}.py", "--photos", photos, *options]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     result = subprocess.run(
         [*map(str, command)],
@@ -39,8 +44,7 @@ def run(script: str, photos: Path, *options: object) -> tuple[str, dict]:  # typ
         timeout=300,
     )
     assert result.returncode == 0, result.stderr
-    assert report.read_text("utf-8").strip() == result.stdout.strip()
-    return result.stdout, json.loads(figures.read_text("utf-8"))
+    return result.stdout
 
 
 def test_failure_types(photos: Path) -> None:
@@ -53,6 +57,18 @@ def test_failure_types(photos: Path) -> None:
     assert fact["shares"]["distance"] == fact["shares"]["gmsd"] == 1.0
     assert fact["ratio"] > 1
     assert "correlated noise at 25 dB > high-frequency noise at 25 dB" in report
+
+
+def test_of_several_weights_each_has_the_figures_that_it_has_alone(photos: Path) -> None:
+    options = ("--count", 1, "--size", 96, "--metrics", "--json", photos / "facts.json")
+    start("failure_types", photos, "--weights", "relqa-base", "relqa-nano", *options)
+    start("failure_types", photos, "--weights", "relqa-nano", *options)
+    base, nano, alone = (
+        json.loads((photos / f"facts{name}.json").read_text("utf-8"))
+        for name in ("-relqa-base", "-relqa-nano", "")
+    )
+    assert nano | {"command": ""} == alone | {"command": ""}
+    assert base["facts"] != nano["facts"]
 
 
 def test_cross_scene(photos: Path) -> None:
