@@ -34,12 +34,10 @@ def test_each_is_one_operator_that_can_be_seen() -> None:
         assert 0.15 <= step.severity <= 1
 
 
-def test_kinds_are_drawn_not_operators() -> None:
+def test_all_of_these_kinds_are_drawn_alike() -> None:
     drawn = Counter(_draw(seed).steps[0].operator for seed in range(700))
     assert set(drawn) == set(OPERATORS) - {"warm"}  # nothing is taken for a warm photograph
-    # Blocks twice as often as blur, and by either of two operators.
-    assert drawn["jpeg"] + drawn["block_average"] > 1.5 * drawn["gaussian_blur"]
-    assert drawn["gibbs_truncation"] > 1.5 * drawn["jpeg"]
+    assert max(drawn.values()) < 1.5 * min(drawn.values())
 
 
 def test_the_whole_bank_offers_many() -> None:
