@@ -73,6 +73,7 @@ class NarrowGate(Settling):
         self.in_channels, self.out_channels = inputs, outputs
         self.weight = nn.Parameter(torch.empty(outputs, inputs, 1, 1))
         self.bias = nn.Parameter(torch.empty(outputs))
+        _init_gate(self)
 
     def functions(self) -> tuple[Tensor, ...]:
         weight = in_pairs(self.weight.flatten(1), self.in_channels).T.contiguous()
@@ -95,7 +96,6 @@ class _FirstStage(Settling):
         self.reduce = nn.Conv2d(12, outputs, 3, padding=1, bias=False)
         self.gate = NarrowGate(features, outputs)
         nn.init.kaiming_normal_(self.reduce.weight, nonlinearity="linear")
-        _init_gate(self.gate)
 
     def functions(self) -> tuple[Tensor, ...]:
         return BlockKernel.of(self.reduce.weight)

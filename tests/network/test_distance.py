@@ -14,7 +14,7 @@ from relqa_loss.network.distance import NarrowGate
 @pytest.mark.parametrize("outputs", [3, NARROW, NARROW + 1])
 def test_a_gate_is_a_convolution_of_single_cells(outputs: int, frozen: bool) -> None:
     torch.manual_seed(0)
-    gate = NarrowGate(5, outputs, 1).requires_grad_(not frozen)
+    gate = NarrowGate(5, outputs).requires_grad_(not frozen)
     if frozen:
         gate.settle()
     image = torch.rand(2, 5, 6, 8, requires_grad=True)
