@@ -62,6 +62,7 @@ def test_subclasses_are_looked_at_like_any_tensor(value: float) -> None:
 
 @pytest.mark.parametrize("white", [np.float32(255), np.int64(255), np.float64(255)])
 def test_numbers_of_numpy_are_a_range(white: float) -> None:
+    check_options(white)
     image = torch.full((1, 3, 32, 32), 255, dtype=torch.uint8)
     assert pair(image, data_range=white)[0].unique().tolist() == [1.0]
     with pytest.raises(ValueError, match="data_range"):
