@@ -122,7 +122,8 @@ def export_onnx(
             f"writing ONNX needs {error.name}, which is not installed: "
             "pip install 'relqa-loss[export]'"
         ) from error
-    program = export_program(weights=weights, outputs=outputs)
+    record = find_weights(weights)
+    program = export_program(weights=record, outputs=outputs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about names of dimensions, which are the sizes' own
         written = torch.onnx.export(
@@ -136,8 +137,8 @@ def export_onnx(
         raise RuntimeError("torch.onnx.export returned nothing")
     model = written.model_proto
     for key, value in (
-        ("relqa_loss.weights", find_weights(weights).version),
-        ("relqa_loss.channels", ",".join(load_pretrained(weights).channels)),
+        ("relqa_loss.weights", record.version),
+        ("relqa_loss.channels", ",".join(record.config.channels)),
         ("relqa_loss.range", "[0, 1]"),
         ("relqa_loss.side", f"multiple of {GRID}, at least 32"),
     ):

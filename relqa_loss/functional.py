@@ -635,12 +635,11 @@ def network_for(
 ) -> ParityNetwork:
     """The shared network for these weights, device and dtype; loaded at the first request, and
     when a file has been written anew."""
-    compiling = torch.compiler.is_compiling()
-    record = _known(weights) if compiling else _record(weights)
+    record = weights if isinstance(weights, WeightsRecord) else _looked_up(weights)
     network = None if record is None else _networks.get((record.sha256, str(device), dtype))
     if network is not None:
         return network
-    if compiling or record is None:
+    if record is None or torch.compiler.is_compiling():
         # Files cannot be read inside a graph. Without fullgraph=True this falls back to eager.
         raise RuntimeError(
             "call the function once before compiling it, or compile a RelationalLoss module"
@@ -651,22 +650,16 @@ def network_for(
     return load(record, device, dtype)
 
 
-def _known(weights: str | os.PathLike[str]) -> WeightsRecord | None:
-    """What has been looked up before, without a look at any file."""
-    if isinstance(weights, WeightsRecord):
-        return weights
-    known = _records.get(os.fspath(weights))
-    return None if known is None else known[1]
-
-
-def _record(weights: str | os.PathLike[str]) -> WeightsRecord:
-    if isinstance(weights, WeightsRecord):
-        return weights
-    name, now = os.fspath(weights), stamp(weights)
+def _looked_up(weights: str | os.PathLike[str]) -> WeightsRecord | None:
+    """What a name or path stands for now; while compiling, what it stood for when last asked, or
+    None if it never was."""
+    name = os.fspath(weights)
     known = _records.get(name)
-    if known is None or (now and known[0] != now):
-        known = _records[name] = (now, find_weights(weights))
-    return known[1]
+    if not torch.compiler.is_compiling():
+        now = stamp(weights)
+        if known is None or (now and known[0] != now):
+            known = _records[name] = (now, find_weights(weights))
+    return None if known is None else known[1]
 
 
 def network_dtype(preds: Tensor) -> torch.dtype:

@@ -114,10 +114,10 @@ class Examiner:
     def __init__(self, weights: str, device: str) -> None:
         from relqa_loss.network import Encoding, find_weights, load_pretrained
 
-        self.version = find_weights(weights).version
-        self.network = load_pretrained(weights).to(device)
+        self._weights = find_weights(weights)
+        self.version = self._weights.version
+        self.network = load_pretrained(self._weights).to(device)
         self.device = device
-        self._weights = weights
         self._last: tuple[Path, Tensor, tuple[str, ...]] | None = None
         self._encoding: Encoding | None = None  # of the last reference, unless it is large
 

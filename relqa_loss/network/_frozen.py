@@ -11,30 +11,30 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class _Filter(nn.Module):
-    """What an ``nn.Conv2d`` computes."""
+class _Frozen(nn.Module):
+    """What a layer has learned."""
 
     weight: Tensor
     bias: Tensor | None
 
-    def __init__(self, layer: nn.Conv2d) -> None:
+    def __init__(self, layer: nn.Conv2d | nn.Linear) -> None:
         super().__init__()
-        self.stride, self.padding = layer.stride, layer.padding
         self.weight, self.bias = layer.weight, layer.bias
+
+
+class _Filter(_Frozen):
+    """What an ``nn.Conv2d`` computes."""
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        super().__init__(layer)
+        self.stride, self.padding = layer.stride, layer.padding
 
     def forward(self, image: Tensor) -> Tensor:
         return F.conv2d(image, self.weight, self.bias, self.stride, self.padding)
 
 
-class _Product(nn.Module):
+class _Product(_Frozen):
     """What an ``nn.Linear`` computes."""
-
-    weight: Tensor
-    bias: Tensor | None
-
-    def __init__(self, layer: nn.Linear) -> None:
-        super().__init__()
-        self.weight, self.bias = layer.weight, layer.bias
 
     def forward(self, values: Tensor) -> Tensor:
         return F.linear(values, self.weight, self.bias)

@@ -8,10 +8,12 @@ can tell; maps that learn from those alone call all of them a blur.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
-from relqa_loss.distortions import MASK_KINDS, Recipe, Step, get_operator
+from relqa_loss.distortions import Recipe, get_operator
+from relqa_loss.training.pipelines import draw_step
 
 _KINDS = frozenset(
     {
@@ -43,12 +45,8 @@ def draw_lookalike(operators: Sequence[str], seed: int, generator: torch.Generat
         ValueError: If none of ``operators`` is of such a kind.
     """
     bank = [get_operator(name) for name in operators]
-    offered = [op.name for op in bank if (op.channel, op.sign) in _KINDS]
+    offered = [op for op in bank if (op.channel, op.sign) in _KINDS]
     if not offered:
         raise ValueError(f"no operator is taken for another one among {tuple(operators)}")
-    name = offered[int(torch.randint(len(offered), (1,), generator=generator))]
-    severity, where = torch.rand(2, generator=generator).tolist()
-    mask = "whole"
-    if where > _WHOLE:
-        mask = MASK_KINDS[int(torch.randint(len(MASK_KINDS), (1,), generator=generator))]
-    return Recipe((Step(name, _LEAST + (1 - _LEAST) * severity, mask),), seed)
+    step = draw_step(offered, _WHOLE, generator)
+    return Recipe((replace(step, severity=_LEAST + (1 - _LEAST) * step.severity),), seed)

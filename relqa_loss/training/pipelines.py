@@ -7,6 +7,7 @@ or a super-resolver is given. Its output carries the traces of every step.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -44,7 +45,8 @@ def draw_pipeline(operators: Sequence[str], seed: int, generator: torch.Generato
     while len(present) < min(2, len(offered)):
         draws = torch.rand(len(_STAGES), generator=generator).tolist()
         present = [index for index in offered if draws[index] < _STAGES[index][0]]
-    return Recipe(tuple(_draw_step(stages[index], generator) for index in present), seed)
+    steps = [draw_step(stages[index], _WHOLE, generator) for index in present]
+    return Recipe(tuple(replace(step, severity=max(step.severity, _LEAST)) for step in steps), seed)
 
 
 def spoils(recipe: Recipe) -> bool:
@@ -64,10 +66,17 @@ def _offered(bank: Sequence[Operator], channel: str, sign: int) -> list[Operator
     return [op for op in bank if op.channel == channel and op.sign == sign]
 
 
-def _draw_step(stage: Sequence[Operator], generator: torch.Generator) -> Step:
-    number = int(torch.randint(len(stage), (1,), generator=generator))
+def draw_step(offered: Sequence[Operator], whole: float, generator: torch.Generator) -> Step:
+    """A step by one of some operators, all drawn alike, of any severity in [0, 1].
+
+    Args:
+        offered: Operators, at least one.
+        whole: Share of steps that act on the whole image, others through a mask of any kind.
+        generator: Decides every draw.
+    """
+    number = int(torch.randint(len(offered), (1,), generator=generator))
     severity, where = torch.rand(2, generator=generator).tolist()
     kind = "whole"
-    if where > _WHOLE:
+    if where > whole:
         kind = MASK_KINDS[int(torch.randint(len(MASK_KINDS), (1,), generator=generator))]
-    return Step(stage[number].name, max(severity, _LEAST), kind)
+    return Step(offered[number].name, severity, kind)

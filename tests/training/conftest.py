@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 import skimage.data
+import torch
 from PIL import Image
+from torch import Tensor
 
 from relqa_loss.training.photos import find_photos
 from relqa_loss.training.pool import Pool, PoolSpec
+from relqa_loss.training.sets import MARGIN
 
 CROP = 64  # the least that training takes; the panel's members work at half of it
 
@@ -25,6 +28,14 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append(f"{name}.png,{split}")
     (folder / "MANIFEST.csv").write_text("\n".join(rows) + "\n")
     return folder
+
+
+@pytest.fixture(scope="session")
+def crop() -> Tensor:
+    """Something drawn, 3×S×S with 8-bit values, that leaves 64×64 pixels of a set."""
+    axis = torch.linspace(0, 9, CROP + MARGIN)
+    ramp = 0.5 + 0.4 * torch.sin(axis[:, None] * axis[None])
+    return ramp.expand(3, -1, -1).mul(255).round().div(255)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from torch import Tensor
 from relqa_loss.channels import CHANNELS
 from relqa_loss.distortions import Recipe, get_operator, operator_names
 from relqa_loss.training.lookalikes import draw_lookalike
-from relqa_loss.training.sets import IMAGES_PER_SET, MARGIN, NO_ORDER, STORED, LookalikeSetMaker
+from relqa_loss.training.sets import IMAGES_PER_SET, NO_ORDER, STORED, LookalikeSetMaker
 from relqa_loss.training.split import HELD_OUT
 
 OPERATORS = ("gaussian_blur", "median", "block_average", "gibbs_truncation", "jpeg", "warm")
@@ -19,13 +19,6 @@ OPERATORS = ("gaussian_blur", "median", "block_average", "gibbs_truncation", "jp
 
 def _draw(seed: int, operators: tuple[str, ...] = OPERATORS) -> Recipe:
     return draw_lookalike(operators, seed, torch.Generator().manual_seed(seed))
-
-
-def _crop() -> Tensor:
-    side = 64 + MARGIN
-    axis = torch.linspace(0, 9, side)
-    ramp = 0.5 + 0.4 * torch.sin(axis[:, None] * axis[None])
-    return ramp.expand(3, -1, -1).mul(255).round().div(255)
 
 
 def test_each_is_one_operator_that_can_be_seen() -> None:
@@ -64,8 +57,8 @@ def test_a_bank_without_any_is_refused() -> None:
         _draw(0, ("warm",))
 
 
-def test_sets_show_single_distortions_and_say_which() -> None:
-    made = LookalikeSetMaker(OPERATORS)(_crop(), 0)
+def test_sets_show_single_distortions_and_say_which(crop: Tensor) -> None:
+    made = LookalikeSetMaker(OPERATORS)(crop, 0)
     assert made.images.shape == (IMAGES_PER_SET, 3, 64, 64)
     assert made.maps.shape == (IMAGES_PER_SET, len(CHANNELS), 16, 16)
     assert made.panel.shape == (IMAGES_PER_SET, 0)
@@ -79,8 +72,8 @@ def test_sets_show_single_distortions_and_say_which() -> None:
         assert not torch.equal(made.images[index], made.reference)
 
 
-def test_seed_decides_the_set() -> None:
+def test_seed_decides_the_set(crop: Tensor) -> None:
     maker = LookalikeSetMaker(OPERATORS)
-    first, again, other = (maker(_crop(), seed) for seed in (3, 3, 4))
+    first, again, other = (maker(crop, seed) for seed in (3, 3, 4))
     assert all(torch.equal(getattr(first, field), getattr(again, field)) for field in STORED)
     assert not torch.equal(first.images, other.images)

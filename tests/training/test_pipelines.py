@@ -9,7 +9,7 @@ from torch import Tensor
 from relqa_loss.channels import CHANNELS
 from relqa_loss.distortions import Recipe, Step, get_operator, operator_names
 from relqa_loss.training.pipelines import draw_pipeline, spoils
-from relqa_loss.training.sets import IMAGES_PER_SET, MARGIN, NO_ORDER, STORED, PipelineSetMaker
+from relqa_loss.training.sets import IMAGES_PER_SET, NO_ORDER, STORED, PipelineSetMaker
 
 OPERATORS = ("gaussian_blur", "motion_blur", "white_noise", "median", "unsharp_mask", "jpeg")
 STAGES = (("sharpness", -1), ("noise", 1), ("noise", -1), ("sharpness", 1), ("blocking", 1))
@@ -17,13 +17,6 @@ STAGES = (("sharpness", -1), ("noise", 1), ("noise", -1), ("sharpness", 1), ("bl
 
 def _draw(seed: int, operators: tuple[str, ...] = OPERATORS) -> Recipe:
     return draw_pipeline(operators, seed, torch.Generator().manual_seed(seed))
-
-
-def _crop() -> Tensor:
-    side = 64 + MARGIN
-    axis = torch.linspace(0, 9, side)
-    ramp = 0.5 + 0.4 * torch.sin(axis[:, None] * axis[None])
-    return ramp.expand(3, -1, -1).mul(255).round().div(255)
 
 
 def test_steps_follow_the_life_of_an_image() -> None:
@@ -64,10 +57,10 @@ def test_only_what_certainly_spoils_is_said_to(names: tuple[str, ...], expected:
     assert spoils(recipe) is expected
 
 
-def test_sets_hold_each_pipeline_and_its_prefix() -> None:
+def test_sets_hold_each_pipeline_and_its_prefix(crop: Tensor) -> None:
     ordered = 0
     for seed in range(8):
-        made = PipelineSetMaker(OPERATORS)(_crop(), seed)
+        made = PipelineSetMaker(OPERATORS)(crop, seed)
         assert made.images.shape == (IMAGES_PER_SET, 3, 64, 64)
         assert made.maps.shape == (IMAGES_PER_SET, len(CHANNELS), 16, 16)
         assert made.panel.shape == (IMAGES_PER_SET, 0)
@@ -84,8 +77,8 @@ def test_sets_hold_each_pipeline_and_its_prefix() -> None:
     assert ordered > 5
 
 
-def test_seed_decides_the_set() -> None:
+def test_seed_decides_the_set(crop: Tensor) -> None:
     maker = PipelineSetMaker(OPERATORS)
-    first, again, other = (maker(_crop(), seed) for seed in (3, 3, 4))
+    first, again, other = (maker(crop, seed) for seed in (3, 3, 4))
     assert all(torch.equal(getattr(first, field), getattr(again, field)) for field in STORED)
     assert not torch.equal(first.images, other.images)
