@@ -41,7 +41,7 @@ _UNJUDGED_SEED = 104_729
 _FACTS = "facts"
 FACTS_SEED = 350_382
 _PIPELINES = 4  # every fourth shard of unjudged sets
-_LOOKALIKES = 2  # every other one
+_SINGLES = 2  # every other one
 
 
 @dataclass(frozen=True)
@@ -304,7 +304,7 @@ def _pools(
             seed=config.seed + offset,
             pipelines=_PIPELINES if name == _UNJUDGED else 0,
             facts=name == _FACTS,
-            lookalikes=_LOOKALIKES if name == _UNJUDGED else 0,
+            singles=_SINGLES if name == _UNJUDGED else 0,
         )
         pools[name] = Pool(spec, folder, sets)
     return pools, found

@@ -27,10 +27,10 @@ from relqa_loss.training.sets import (
     MARGIN,
     STORED,
     FactSetMaker,
-    LookalikeSetMaker,
     PipelineSetMaker,
     RankedSet,
     SetMaker,
+    SingleSetMaker,
 )
 
 SETS_PER_SHARD = 32
@@ -56,16 +56,15 @@ class PoolSpec:
     """Every so many shards, one holds sets of restoration pipelines; 0 for none."""
     facts: bool = False
     """Whether all of it are pairs of known order."""
-    lookalikes: int = 0
-    """Every so many shards, one holds sets of distortions that are taken for one another; 0 for
-    none."""
+    singles: int = 0
+    """Every so many shards, one holds sets of single distortions, plain to see; 0 for none."""
 
     @property
     def key(self) -> str:
         """A short hash; the name of the pool's folder."""
         described = {name: value for name, value in asdict(self).items() if name != "photos"}
-        if not self.lookalikes:  # pools from before there were any keep their names
-            del described["lookalikes"]
+        if not self.singles:  # pools from before there were any keep their names
+            del described["singles"]
         content = _FACTS_CONTENT if self.facts else _CONTENT
         text = json.dumps({**described, "content": content}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -85,8 +84,8 @@ class PoolSpec:
         shard = index // SETS_PER_SHARD
         if self.pipelines and shard % self.pipelines == self.pipelines - 1:
             return PipelineSetMaker(operators)(crop, seed)
-        if self.lookalikes and shard % self.lookalikes == 0:
-            return LookalikeSetMaker(operators)(crop, seed)
+        if self.singles and shard % self.singles == 0:
+            return SingleSetMaker(operators)(crop, seed)
         return SetMaker(operators, self.members)(crop, seed)
 
 

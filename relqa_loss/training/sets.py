@@ -13,9 +13,9 @@ from torch import Tensor
 from relqa_loss.channels import CHANNELS
 from relqa_loss.distortions import DistortionEngine, Recipe, Step, dense_maps, get_operator
 from relqa_loss.training.facts import Pair, draw_pair
-from relqa_loss.training.lookalikes import draw_lookalike
 from relqa_loss.training.panel import PANEL, panel_values
 from relqa_loss.training.pipelines import draw_pipeline, spoils
+from relqa_loss.training.singles import draw_single
 
 IMAGES_PER_SET = 8
 MARGIN = 8
@@ -129,8 +129,8 @@ class PipelineSetMaker:
 
 
 @dataclass(frozen=True)
-class LookalikeSetMaker:
-    """Makes sets of single distortions that are taken for one another, see :mod:`.lookalikes`.
+class SingleSetMaker:
+    """Makes sets of single distortions of the whole bank, see :mod:`.singles`.
 
     Args:
         operators: Names to draw from.
@@ -145,7 +145,7 @@ class LookalikeSetMaker:
         generator = torch.Generator().manual_seed(seed)
         engine = DistortionEngine(self.operators)
         recipes = [
-            draw_lookalike(self.operators, IMAGES_PER_SET * seed + number, generator)
+            draw_single(self.operators, IMAGES_PER_SET * seed + number, generator)
             for number in range(IMAGES_PER_SET)
         ]
         shown = _show(engine, crop, recipes, generator)

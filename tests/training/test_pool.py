@@ -44,7 +44,7 @@ def test_key_follows_content_not_place(pool: Pool) -> None:
         {"crop": 96},
         {"members": spec.members[:-1]},
         {"pipelines": 4},
-        {"lookalikes": 2},
+        {"singles": 2},
     ):
         assert replace(spec, **change).key != spec.key  # type: ignore[arg-type]
 
@@ -59,8 +59,8 @@ def test_every_so_many_shards_hold_pipelines(pool: Pool) -> None:
 
 
 def test_every_so_many_shards_hold_lookalikes(pool: Pool) -> None:
-    mixed = replace(pool.spec, members=(), pipelines=4, lookalikes=2)
-    plain = replace(mixed, lookalikes=0)
+    mixed = replace(pool.spec, members=(), pipelines=4, singles=2)
+    plain = replace(mixed, singles=0)
     assert not torch.equal(mixed.make_set(0).images, plain.make_set(0).images)
     # Neither the shards between them nor those of pipelines change.
     for shard in (1, 3):
