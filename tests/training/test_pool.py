@@ -58,7 +58,7 @@ def test_every_so_many_shards_hold_pipelines(pool: Pool) -> None:
     assert pipelines.panel.shape == (IMAGES_PER_SET, 0)
 
 
-def test_every_so_many_shards_hold_lookalikes(pool: Pool) -> None:
+def test_every_so_many_shards_hold_single_distortions(pool: Pool) -> None:
     mixed = replace(pool.spec, members=(), pipelines=4, singles=2)
     plain = replace(mixed, singles=0)
     assert not torch.equal(mixed.make_set(0).images, plain.make_set(0).images)
