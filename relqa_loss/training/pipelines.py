@@ -38,7 +38,7 @@ def draw_pipeline(operators: Sequence[str], seed: int, generator: torch.Generato
     """
     bank = [get_operator(name) for name in operators]
     stages = [
-        [op for kind in kinds for op in _offered(bank, *kind)] for _, kinds in _STAGES
+        [name for kind in kinds for name in _offered(bank, *kind)] for _, kinds in _STAGES
     ]  # a kind listed twice is drawn twice as often
     offered = [index for index, stage in enumerate(stages) if stage]
     present: list[int] = []
@@ -62,21 +62,21 @@ def spoils(recipe: Recipe) -> bool:
     return last.one_directional and last.channel in _CODED and not noisy
 
 
-def _offered(bank: Sequence[Operator], channel: str, sign: int) -> list[Operator]:
-    return [op for op in bank if op.channel == channel and op.sign == sign]
+def _offered(bank: Sequence[Operator], channel: str, sign: int) -> list[str]:
+    return [op.name for op in bank if op.channel == channel and op.sign == sign]
 
 
-def draw_step(offered: Sequence[Operator], whole: float, generator: torch.Generator) -> Step:
+def draw_step(operators: Sequence[str], whole: float, generator: torch.Generator) -> Step:
     """A step by one of some operators, all drawn alike, of any severity in [0, 1].
 
     Args:
-        offered: Operators, at least one.
+        operators: Names to draw from, at least one.
         whole: Share of steps that act on the whole image, others through a mask of any kind.
         generator: Decides every draw.
     """
-    number = int(torch.randint(len(offered), (1,), generator=generator))
+    number = int(torch.randint(len(operators), (1,), generator=generator))
     severity, where = torch.rand(2, generator=generator).tolist()
     kind = "whole"
     if where > whole:
         kind = MASK_KINDS[int(torch.randint(len(MASK_KINDS), (1,), generator=generator))]
-    return Step(offered[number].name, severity, kind)
+    return Step(operators[number], severity, kind)

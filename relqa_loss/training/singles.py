@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import torch
 
-from relqa_loss.distortions import Recipe, get_operator
+from relqa_loss.distortions import Recipe
 from relqa_loss.training.pipelines import draw_step
 
 _WHOLE = 0.5
@@ -30,5 +30,5 @@ def draw_single(operators: Sequence[str], seed: int, generator: torch.Generator)
         seed: Of the recipe: decides masks and noise patterns.
         generator: Decides the operator, its severity and the kind of mask.
     """
-    step = draw_step([get_operator(name) for name in operators], _WHOLE, generator)
+    step = draw_step(operators, _WHOLE, generator)
     return Recipe((replace(step, severity=_LEAST + (1 - _LEAST) * step.severity),), seed)
