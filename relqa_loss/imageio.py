@@ -110,8 +110,8 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
 def load_image(path: str | os.PathLike[str]) -> LoadedImage:
     """Read an image file as a person would expect to see it.
 
-    * 8- and 16-bit PNG, TIFF, PPM and PGM, JPEG, WebP, AVIF, JPEG 2000, BMP and whatever else
-      Pillow reads; 16 bits per sample keep their precision, in colour too.
+    * 8- and 16-bit PNG, TIFF (grey of 12 bits, too), PPM and PGM, JPEG, WebP, AVIF, JPEG 2000, BMP
+      and whatever else Pillow reads; 16 bits per sample keep their precision, in colour too.
     * Grey, bilevel and palette images become RGB; CMYK is converted.
     * The EXIF orientation is applied.
     * An embedded colour profile other than sRGB is converted to sRGB (8-bit colour images), with
@@ -192,8 +192,10 @@ def _decode(path: Path, content: bytes) -> tuple[_Array, tuple[str, ...]]:
                 )
         else:
             _scale_key(image)
+            # Pillow unpacks the 12 bits of a TIFF and leaves them at the low end of its 16.
+            white = 4095 if _raw_mode(image) == "I;12" else 65535
             image.load()
-            pixels, alpha = _decode_shallow(path, image, notes)
+            pixels, alpha = _decode_shallow(path, image, white, notes)
         # Read after loading: Pillow turns TIFFs by itself and then forgets the tag.
         orientation = image.getexif().get(_ORIENTATION, 1)
     if alpha is not None and bool((alpha < 1).any()):
@@ -310,14 +312,17 @@ def _scale_key(image: PilImage.Image) -> None:
 
 
 def _decode_shallow(
-    path: Path, image: PilImage.Image, notes: list[str]
+    path: Path, image: PilImage.Image, white: int, notes: list[str]
 ) -> tuple[_Array, _Array | None]:
-    """8-bit images and 16-bit grey as H×W×3 and alpha as H×W×1, float32 in [0, 1]."""
+    """8-bit images and deeper grey as H×W×3 and alpha as H×W×1, float32 in [0, 1].
+
+    ``white`` is the largest sample of deeper grey.
+    """
     key = image.info.get("transparency")
     if image.mode in _WITHOUT_CONVERSION or image.mode == "I":
         grey = np.asarray(image).astype(np.float32)[..., None]
         alpha = (grey != key).astype(np.float32) if isinstance(key, int) else None
-        return np.repeat(grey / 65535, 3, axis=2), alpha
+        return np.repeat(grey / white, 3, axis=2), alpha
     transparent = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or key is not None
     alpha = None
     if transparent:

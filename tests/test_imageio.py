@@ -132,6 +132,31 @@ def test_16_bit_tiff(tmp_path: Path, samples: Array, byteorder: str, options: di
     assert torch.equal(read_image(path), expected(samples[..., 0]))
 
 
+def tiff_of_12_bits(samples: Array, *, deflated: bool) -> bytes:
+    """Grey samples, two in three bytes, as microscopes and scanners write them."""
+    assert samples.shape[1] % 2 == 0
+    bits = np.unpackbits(samples.astype(">u2").view(np.uint8).reshape(-1, 2), axis=1)[:, 4:]
+    data = np.packbits(bits).tobytes()
+    data = zlib.compress(data) if deflated else data
+    data += b"\0" * (len(data) % 2)
+    height, width = samples.shape
+    tags = {256: width, 257: height, 258: 12, 259: 8 if deflated else 1, 262: 1}
+    tags |= {273: 8, 277: 1, 278: height, 279: len(data)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + directory
+
+
+@pytest.mark.parametrize("deflated", [False, True])
+def test_12_bit_tiff_reaches_white(tmp_path: Path, samples: Array, deflated: bool) -> None:
+    grey = samples[..., 0] >> 4
+    grey = grey[:, : grey.shape[1] // 2 * 2].copy()
+    grey[0, :2] = 0, 4095
+    path = write(tmp_path / "a.tif", tiff_of_12_bits(grey, deflated=deflated))
+    assert torch.equal(read_image(path)[0], torch.from_numpy(grey.astype(np.float32) / 4095))
+    assert read_image(path).aminmax() == (0.0, 1.0)
+
+
 def netpbm(samples: Array, largest: int, plain: bool) -> bytes:
     kind = (5 if samples.ndim == 2 else 6) - 3 * plain
     head = f"P{kind}\n# of a camera\n{samples.shape[1]} {samples.shape[0]}\n{largest}\n".encode()
