@@ -12,6 +12,7 @@ from relqa_loss.distortions.operator import Apply, Curve, Operator
 ENTRY_POINT_GROUP = "relqa_loss.operators"
 """Packages list modules under this group; importing them registers their operators."""
 
+# In the order of the listing, by which draws go: each follows those that it imports from.
 _FAMILIES = (
     "blur",
     "sharpen",
@@ -19,18 +20,20 @@ _FAMILIES = (
     "smoothing",
     "compression",
     "ringing",
-    "tone",
     "colour",
+    "tone",
+    "geometry",
     "chroma",
     "banding",
-    "geometry",
     "corruption",
     "resampling",
     "synthesis",
 )
 
+_BANK = {f"{__package__}.{family}": place for place, family in enumerate(_FAMILIES)}
+
 _operators: dict[str, Operator] = {}
-_state = {"loaded": False}
+_state = {"bank": False, "loaded": False}
 
 
 def register(
@@ -68,6 +71,10 @@ def register(
     """
 
     def decorate(function: Apply) -> Apply:
+        if function.__module__ not in _BANK:
+            # The bank comes first: a name of it is refused here, not wherever the bank is first
+            # looked at, and what is drawn does not depend on when that is.
+            _load_bank()
         if name in _operators:
             raise ValueError(
                 f"an operator named {name!r} is already registered (family "
@@ -133,15 +140,26 @@ def _unknown(name: str) -> str:
     return f"no operator named {name!r}; `relqa engine list` prints the {len(_operators)} there are"
 
 
-def _load_all() -> None:
+def _load_bank() -> None:
     # On first use rather than at import: the core package must import without Pillow or SciPy,
     # and a third party's module may itself import this one.
+    if _state["bank"]:
+        return
+    for module in _BANK:
+        importlib.import_module(module)
+    # A user may have imported some of these modules before, in any order.
+    ordered = sorted(_operators.values(), key=lambda operator: _BANK[operator.apply.__module__])
+    _operators.clear()
+    _operators.update((operator.name, operator) for operator in ordered)
+    _state["bank"] = True
+
+
+def _load_all() -> None:
     if _state["loaded"]:
         return
     _state["loaded"] = True
     try:
-        for family in _FAMILIES:
-            importlib.import_module(f"relqa_loss.distortions.{family}")
+        _load_bank()
         for entry in entry_points(group=ENTRY_POINT_GROUP):
             entry.load()
     except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,6 +85,56 @@ def test_an_invalid_operator_is_not_registered() -> None:
     with pytest.raises(ValueError, match="unknown channel"):
         register("test_bad", channel="smell", sign=1, curve=Curve(0.1, 1))(lambda i, s, g: i)
     assert "test_bad" not in operator_names()
+
+
+def _in_a_fresh_process(*lines: str) -> list[str]:
+    """What a script prints in which the bank has not been looked at yet."""
+    script = "\n".join(("from relqa_loss.distortions import *", *lines))
+    result = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, encoding="utf-8"
+    )
+    return result.stdout.splitlines()
+
+
+_REGISTERED = "@register({!r}, channel='noise', sign=1, curve=Curve(0.1, 1))"
+_FUNCTION = "def own(images, strength, generator): return images"
+
+
+def test_a_name_of_the_bank_is_refused_before_the_bank_is_looked_at() -> None:
+    printed = _in_a_fresh_process(
+        "try:",
+        f"    {_REGISTERED.format('webp')}",
+        f"    {_FUNCTION}",
+        "except ValueError as error:",
+        "    print(error)",
+        "print(get_operator('webp').family)",
+        "unregister('webp')",
+        _REGISTERED.format("webp"),
+        _FUNCTION,
+        "print(get_operator('webp').family)",
+    )
+    assert "'webp' is already registered (family 'compression')" in printed[0]
+    assert printed[1:] == ["compression", "__main__"]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        ("import relqa_loss.distortions.geometry",),
+        ("import relqa_loss.distortions.tone", "import relqa_loss.distortions.blur"),
+        (_REGISTERED.format("own"), _FUNCTION),
+    ],
+)
+def test_the_order_of_the_bank_does_not_depend_on_what_came_first(before: tuple[str, ...]) -> None:
+    usual = _in_a_fresh_process("print(*operator_names())", "print(DistortionEngine().draw(1))")
+    after = [*usual[0].split(), "own"] if "own" in before[0] else usual[0].split()
+    printed = _in_a_fresh_process(
+        *before,
+        "print(*operator_names())",
+        "print(DistortionEngine(exclude={'own'} & set(operator_names())).draw(1))",
+    )
+    assert printed[0].split() == after
+    assert printed[1] == usual[1]
 
 
 def test_unknown_names() -> None:
