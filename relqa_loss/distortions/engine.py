@@ -16,6 +16,7 @@ from relqa_loss.distortions.masks import MASK_KINDS, sample_mask
 from relqa_loss.distortions.registry import get_operator, list_operators
 
 _SEED_STRIDE = 1_000_003  # a prime, so that the seeds of neighbouring recipes do not collide
+_SLACK = 1e-4  # resampling overshoots by rounding alone
 _CHANNEL_INDEX = {name: index for index, name in enumerate(CHANNELS)}
 
 
@@ -164,10 +165,22 @@ class DistortionEngine:
             The :class:`Sample`; ``sample.distorted`` is a new tensor.
 
         Raises:
-            ValueError: If ``reference`` is not 3×H×W.
+            TypeError: If ``reference`` is not of a floating-point type.
+            ValueError: If ``reference`` is not 3×H×W, or not in [0, 1].
         """
         if reference.dim() != 3 or reference.shape[0] != 3:
             raise ValueError(f"the reference must be 3×H×W, got shape {tuple(reference.shape)}")
+        if not reference.is_floating_point():
+            raise TypeError(
+                f"the reference must be floating point in [0, 1], got {reference.dtype}: pass "
+                "image / 255 for 8 bits"
+            )
+        low, high = (float(value) for value in reference.detach().aminmax())
+        if not (low >= -_SLACK and high <= 1 + _SLACK):
+            raise ValueError(
+                f"the reference must lie in [0, 1], got values from {low:g} to {high:g}: divide by "
+                "the value of white, or clamp what overshoots"
+            )
         height, width = reference.shape[-2:]
         image = reference[None].clone()
         masks = reference.new_ones(len(recipe.steps), height, width)

@@ -97,15 +97,29 @@ class Operator:
         Severity 0 returns an unchanged copy unless the operator is ``mildest``.
 
         Raises:
-            ValueError: If ``severity`` is outside [0, 1] or the images are not N×3×H×W.
+            TypeError: If the images are not of a floating-point type.
+            ValueError: If ``severity`` is outside [0, 1], the images are not N×3×H×W, or ``apply``
+                returns another shape.
         """
         if not 0.0 <= severity <= 1.0:
             raise ValueError(f"severity must be in [0, 1], got {severity}")
         if images.dim() != 4 or images.shape[1] != 3:
             raise ValueError(f"images must be N×3×H×W, got shape {tuple(images.shape)}")
+        if not images.is_floating_point():
+            # Most operators would take levels for fractions and give white or black.
+            raise TypeError(
+                f"images must be floating point in [0, 1], got {images.dtype}: pass images / 255 "
+                "for 8 bits"
+            )
         if severity == 0.0 and not self.mildest:
             return images.clone()
-        return self.apply(images, self.curve(severity), generator).clamp(0.0, 1.0)
+        changed = self.apply(images, self.curve(severity), generator)
+        if changed.shape != images.shape:
+            raise ValueError(
+                f"operator {self.name!r} made {tuple(changed.shape)} of images "
+                f"{tuple(images.shape)}; its function must keep the shape"
+            )
+        return changed.clamp(0.0, 1.0)
 
     def direction(self) -> dict[str, float]:
         """Signed weight of every touched channel; the dominant one has weight ±1."""

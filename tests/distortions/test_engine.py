@@ -189,6 +189,19 @@ class TestApply:
         with pytest.raises(ValueError, match="3×H×W"):
             engine.sample(torch.rand(shape), seed=0)
 
+    def test_other_ranges_are_refused_and_not_made_white(
+        self, engine: DistortionEngine, photograph: Tensor
+    ) -> None:
+        levels = (255 * photograph / photograph.max()).round()
+        with pytest.raises(ValueError, match=r"in \[0, 1\], got values from 0 to 255:"):
+            engine.sample(levels, seed=0)
+        with pytest.raises(TypeError, match=r"got torch\.uint8"):
+            engine.sample(levels.to(torch.uint8), seed=0)
+        with pytest.raises(ValueError, match="from nan to nan"):
+            engine.sample(photograph * float("nan"), seed=0)
+        overshoot = photograph * (1 + 1e-6)  # of rounding
+        assert engine.sample(overshoot, seed=0).distorted.max() <= 1 + 1e-5
+
 
 class TestLadder:
     @pytest.mark.parametrize("kind", MASK_KINDS)

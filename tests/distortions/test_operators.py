@@ -243,6 +243,17 @@ class TestOperatorValidation:
             with pytest.raises(ValueError, match="N×3×H×W"):
                 operator(torch.rand(shape), 0.5, _seeded())
 
+    @every_operator
+    def test_images_of_integers_are_refused_and_not_misread(self, operator: Operator) -> None:
+        levels = torch.full((1, 3, 16, 16), 128, dtype=torch.uint8)
+        with pytest.raises(TypeError, match=r"got torch\.uint8: pass images / 255"):
+            operator(levels, 0.5, _seeded())
+
+    def test_a_result_of_another_shape_is_refused(self) -> None:
+        grey = self._build(apply=lambda images, strength, generator: images.mean(1, keepdim=True))
+        with pytest.raises(ValueError, match=r"'test' made \(2, 1, 8, 8\) of images .*3, 8, 8\)"):
+            grey(torch.rand(2, 3, 8, 8), 0.5, _seeded())
+
     @staticmethod
     def _build(**changes: object) -> Operator:
         settings: dict[str, object] = {
