@@ -14,7 +14,7 @@ from torch import Tensor
 
 from relqa_loss.functional import relate
 from relqa_loss.network.model import Relation
-from relqa_loss.network.pretrained import DEFAULT_WEIGHTS
+from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, find_weights
 from relqa_loss.plotting import plot_relation
 from relqa_loss.words import describe
 
@@ -54,7 +54,8 @@ def log_relation(
 
     Raises:
         TypeError: If the logger is none of these.
-        ValueError: For images that cannot be compared, or fewer than one of them.
+        ValueError: For images that cannot be compared, or fewer than one of them; for weights that
+            are unknown.
         ImportError: If Matplotlib, or W&B for its runs, is not installed.
 
     Example:
@@ -67,6 +68,7 @@ def log_relation(
     log = _writer(logger)
     if images < 1:
         raise ValueError(f"images must be at least 1, got {images}")
+    names = find_weights(weights).config.channels
     first, reference = (each[:images].detach() for each in (preds, target))
     with torch.no_grad():
         relation = relate(
@@ -75,8 +77,10 @@ def log_relation(
     for row in range(len(first)):
         single = Relation(*(part[row : row + 1] for part in relation))
         one, other = (each[row].float() / data_range for each in (reference, first))
-        words = describe(single.maps[0], one.expand(3, -1, -1).clamp(0, 1))
-        figure = plot_relation(one, other, single, channels=channels, title=f"step {step}: {words}")
+        words = describe(single.maps[0], one.expand(3, -1, -1).clamp(0, 1), channels=names)
+        figure = plot_relation(
+            one, other, single, channels=channels, names=names, title=f"step {step}: {words}"
+        )
         log(f"{tag}/{row}", _rendered(figure), step)
 
 

@@ -16,6 +16,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from relqa_loss import loggers
 from relqa_loss.loggers import MapLogger, Picture, log_relation
+from relqa_loss.network import NetworkConfig, ParityNetwork
+from relqa_loss.network.pretrained import save_weights
 
 
 @pytest.fixture
@@ -64,6 +66,13 @@ def test_values_outside_the_range_and_graphs_are_no_obstacle(pair: tuple[Tensor,
     memory = Memory()
     log_relation(memory, (2 * pair[0]).requires_grad_(), pair[1], 0)
     assert len(memory.pictures) == 1
+
+
+def test_weights_with_channels_of_their_own(pair: tuple[Tensor, Tensor], tmp_path: Path) -> None:
+    config = NetworkConfig(channels=("sharpness", "moire"))
+    save_weights(ParityNetwork(config), tmp_path / "own.safetensors", config, {})
+    own = expected(pair, weights=tmp_path / "own.safetensors")
+    assert own.shape[0] < expected(pair).shape[0]  # a row of maps, not two
 
 
 def test_tensorboard(pair: tuple[Tensor, Tensor], tmp_path: Path) -> None:
