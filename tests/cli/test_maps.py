@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,32 @@ def test_folders(photos: Path, weights: str) -> None:
     out = photos / "out"
     assert maps(photos / "reference", photos / "image", "--out", out, weights=weights) == 0
     assert sorted(path.name for path in out.iterdir()) == ["a.jpg.png", "b.png.png"]
+
+
+def test_its_own_pictures_are_no_images(photos: Path, weights: str, capsys) -> None:  # type: ignore[no-untyped-def]
+    folders = (photos / "reference", photos / "image")
+    for reference in (folders[0], folders[0] / "a.png"):
+        for out in (folders[1] / "maps", folders[1] / "of" / "maps", folders[0] / "maps"):
+            for _ in range(2):
+                assert maps(reference, folders[1], "--out", out, "--force", weights=weights) == 0
+                assert sorted(path.name for path in out.iterdir()) == ["a.jpg.png", "b.png.png"]
+            shutil.rmtree(out)
+    capsys.readouterr()
+    for out in folders:
+        assert maps(*folders, "--out", out, weights=weights) == 2
+        assert f"--out {out} holds the images; choose another folder" in capsys.readouterr().err
+    assert sorted(path.name for path in folders[1].iterdir() if path.is_file()) == [
+        "a.jpg",
+        "b.png",
+    ]
+
+
+def test_the_two_outputs_are_two_files(photos: Path, weights: str, capsys) -> None:  # type: ignore[no-untyped-def]
+    pair = (photos / "reference" / "a.png", photos / "image" / "a.jpg")
+    out = photos / "m.png"
+    assert maps(*pair, "--out", out, "--npz", photos / "." / "m.png", weights=weights) == 2
+    assert "would replace the picture" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_dollars_in_a_name_are_no_mathematics(photos: Path, weights: str) -> None:
