@@ -204,6 +204,11 @@ def run_sample(arguments: argparse.Namespace) -> int:
         raise ValueError(f"-n must be at least 1, got {arguments.number}")
     if arguments.crop and arguments.crop < 32:
         raise ValueError(f"--crop must be at least 32, or 0 for whole images: {arguments.crop}")
+    if not -(1 << 31) <= arguments.seed < 1 << 32:
+        # With the count behind it, a sample's own seed has 64 bits.
+        raise ValueError(
+            f"--seed must be from {-(1 << 31)} to {(1 << 32) - 1}, got {arguments.seed}"
+        )
     if not arguments.photos.is_dir():
         raise ValueError(f"--photos {arguments.photos} is not a folder")
     engine = DistortionEngine(arguments.operators, exclude=arguments.exclude)
@@ -267,9 +272,10 @@ def run_sample(arguments: argparse.Namespace) -> int:
     write_atomically(out / "sheet.png", _png(_contact_sheet(shown)))
     partial.replace(out / _MANIFEST)  # last: a manifest means that all is there
     used = {step["operator"] for entry in entries for step in entry["steps"]}
+    photographs = {entry["photo"] for entry in entries}
     skipped = f", {len(unreadable)} unreadable files skipped" if unreadable else ""
     print(
-        f"{out}: {len(entries)} triplets from {min(len(files), position)} photographs, "
+        f"{out}: {len(entries)} triplets from {len(photographs)} photographs, "
         f"{len(used)} of {len(list_operators())} operators{skipped}"
     )
     return 0

@@ -108,6 +108,7 @@ def test_sample_writes_what_the_engine_made(photos: Path, fade: str, capsys) -> 
     assert engine(*arguments, "--crop", 48, "--seed", 3) == 0
     captured = capsys.readouterr()
     assert "broken.png" in captured.err
+    assert "5 triplets from 2 photographs" in captured.out
     assert "1 unreadable files skipped" in captured.out
     entries = read_manifest(out)
     assert len(entries) == 5
@@ -195,7 +196,15 @@ def test_sample_errors(photos: Path, capsys) -> None:  # type: ignore[no-untyped
     assert "holds the photographs" in capsys.readouterr().err
     assert engine(*good, "--out", photos / "o", "-n", 0) == 2
     assert engine(*good, "--out", photos / "o", "-n", 1, "--crop", 8) == 2
+    for seed in (1 << 32, -(1 << 31) - 1):
+        assert engine(*good, "--out", photos / "o", "-n", 1, "--seed", seed) == 2
+        assert f"--seed must be from -2147483648 to 4294967295, got {seed}" in (
+            capsys.readouterr().err
+        )
     assert not (photos / "o").exists()
+    for place, seed in enumerate(((1 << 32) - 1, -(1 << 31))):
+        out = photos / f"seed-{place}"
+        assert engine(*good, "--out", out, "-n", 1, "--crop", 32, "--seed", seed) == 0
 
 
 def test_references_on_disk_are_what_was_distorted(photos: Path, fade: str) -> None:
