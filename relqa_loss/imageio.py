@@ -113,7 +113,7 @@ def load_image(path: str | os.PathLike[str]) -> LoadedImage:
     * 8- and 16-bit PNG, TIFF (grey of 12 bits, too), PPM and PGM, JPEG, WebP, AVIF, JPEG 2000, BMP
       and whatever else Pillow reads; 16 bits per sample keep their precision, in colour too.
     * Grey, bilevel and palette images become RGB; CMYK is converted.
-    * The EXIF orientation is applied.
+    * The EXIF orientation is applied; damaged EXIF data are left out, with a note.
     * An embedded colour profile other than sRGB is converted to sRGB (8-bit colour images), with
       a note; 16-bit colour images with such a profile are refused.
     * Fully opaque alpha is dropped. Real transparency is composited on mid-grey (:data:`MATTE`),
@@ -197,7 +197,7 @@ def _decode(path: Path, content: bytes) -> tuple[_Array, tuple[str, ...]]:
             image.load()
             pixels, alpha = _decode_shallow(path, image, white, notes)
         # Read after loading: Pillow turns TIFFs by itself and then forgets the tag.
-        orientation = image.getexif().get(_ORIENTATION, 1)
+        orientation = _orientation(image, notes)
     if alpha is not None and bool((alpha < 1).any()):
         pixels = pixels * alpha + MATTE * (1 - alpha)
         share = float((alpha < 1).mean())
@@ -372,6 +372,17 @@ def _foreign_profile(image: PilImage.Image) -> str | None:
     except (ImageCms.PyCMSError, OSError):
         return None
     return None if "srgb" in name.lower() else name
+
+
+def _orientation(image: PilImage.Image, notes: list[str]) -> int:
+    """The EXIF orientation, 1 for an upright image."""
+    try:
+        orientation: int = image.getexif().get(_ORIENTATION, 1)
+    except Exception as error:  # SyntaxError, struct.error and what else a damaged header brings
+        # The pixels have been decoded: what is said about them must not cost them.
+        notes.append(f"EXIF data are damaged ({error}), so its orientation is not known")
+        return 1
+    return orientation
 
 
 def _orient(pixels: _Array, orientation: int) -> _Array:

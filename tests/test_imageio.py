@@ -308,6 +308,17 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, suffix: s
     assert float((image - expected(upright)).abs().mean()) < 0.02
 
 
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".jpg"])
+def test_pictures_outlive_broken_exif(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    picture = Image.new("RGB", (8, 4), (255, 255, 255))
+    picture.save(path, exif=b"Exif\0\0XX*\0\x08\0\0\0", lossless=True)
+    loaded = load_image(path)
+    assert torch.equal(loaded.pixels, torch.ones(3, 4, 8))
+    if suffix != ".jpg":  # which Pillow looks at by itself, and takes for none
+        assert "its orientation is not known" in loaded.notes[0]
+
+
 @pytest.mark.parametrize("suffix", ["webp", "jpg", "bmp", "gif"])
 def test_other_formats(tmp_path: Path, suffix: str) -> None:
     Image.new("RGB", (40, 24), (51, 102, 153)).save(tmp_path / f"a.{suffix}")
