@@ -27,6 +27,7 @@ SEQUENTIAL = ("#f4f2ee", "#e7c3c9", "#c4688c", "#7c2a72", "#2c0f45")
 
 _INK, _FAINT, _GRID = "#22252a", "#6b7078", "#d9d7d2"
 _PANEL = 2.9  # inches
+_HEADING = 13.0  # points
 _MISSING = "figures need Matplotlib, which is not installed: pip install 'relqa-loss[demo]'"
 _WORDS = {channel.name: (channel.more, channel.less) for channel in CHANNEL_TABLE}
 
@@ -126,7 +127,7 @@ def plot_relation(
         distance_map: 1×1×h×w, h×w or similar, from ``network.distance_map``; the summed
             magnitude of all maps stands in for it.
         names: Names of the relation's K maps.
-        title: Above the figure; distance and score by default.
+        title: Above the figure, in smaller letters where it is long; distance and score by default.
 
     Returns:
         A :class:`matplotlib.figure.Figure` that belongs to no global state; save it with
@@ -147,6 +148,7 @@ def plot_relation(
         11
     """
     try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.colors import LinearSegmentedColormap, Normalize
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -213,16 +215,24 @@ def plot_relation(
     if title is None:
         distance, score = float(relation.distance.mean()), float(relation.score.mean())
         title = f"distance {distance:.4g}    score {score:+.4g}".replace("-", "−")
-    figure.text(
+    head = figure.text(
         gap / total_width,
         1 - 0.2 / total_height,
         title,
-        fontsize=13,
+        fontsize=_HEADING,
         color=_INK,
         fontweight="bold",
         va="center",
         parse_math=False,  # a file's name may have dollars in it
     )
+    # Smaller rather than cut off: a sentence's last change or a long name's distance counts, too.
+    room = (total_width - 2 * gap) * figure.dpi
+    canvas: Any = FigureCanvasAgg(figure)
+    size = _HEADING
+    while (width := head.get_window_extent(canvas.get_renderer()).width) > room and size > 1:
+        # Step by step, since letters are rounded to pixels.
+        size *= min(0.98, room / width)
+        head.set_fontsize(size)
     for column, (picture, name) in enumerate(((left, "reference"), (right, "image"))):
         axes = place(0, column, 0)
         axes.imshow(picture, interpolation="nearest", aspect="auto")

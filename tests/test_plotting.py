@@ -62,6 +62,16 @@ def test_titles_and_names_are_drawn_as_they_are(pair, relation) -> None:  # type
     assert not any(text.get_parse_math() for text in drawn)
 
 
+@pytest.mark.parametrize("length", [20, 90, 180])
+def test_titles_are_drawn_to_their_end(pair, relation, length: int) -> None:  # type: ignore[no-untyped-def]
+    title = plot_relation(*pair, relation, title="w" * length).texts[0]
+    canvas = pytest.importorskip("matplotlib.backends.backend_agg").FigureCanvasAgg(title.figure)
+    extent = title.get_window_extent(canvas.get_renderer())
+    assert extent.x0 >= 0
+    assert extent.x1 <= canvas.get_width_height()[0]
+    assert (title.get_fontsize() == 13) == (length == 20)
+
+
 def test_legend_has_the_words_of_both_directions(pair, relation) -> None:  # type: ignore[no-untyped-def]
     figure = plot_relation(*pair, relation, channels=["sharpness"])
     texts = [text.get_text() for axes in figure.axes for text in axes.texts]
