@@ -89,7 +89,7 @@ class DistortionEngine:
         stride: Image pixels per cell of the dense map.
 
     Raises:
-        ValueError: For unknown operators or mask kinds, or an empty choice.
+        ValueError: For unknown operators or mask kinds, an empty choice, or numbers out of range.
 
     Example:
         >>> import torch
@@ -119,6 +119,11 @@ class DistortionEngine:
         unknown = set(mask_kinds) - set(MASK_KINDS)
         if unknown or not mask_kinds:
             raise ValueError(f"mask kinds must be among {MASK_KINDS}, got {tuple(mask_kinds)}")
+        for option, value in (("max_steps", max_steps), ("stride", stride)):
+            if value < 1:
+                raise ValueError(f"{option} must be at least 1, got {value}")
+        if not 0 <= whole_probability <= 1:
+            raise ValueError(f"whole_probability must be in [0, 1], got {whole_probability}")
         self.mask_kinds = tuple(mask_kinds)
         self.whole_probability = whole_probability
         self.max_steps = max_steps

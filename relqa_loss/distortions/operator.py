@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from relqa_loss.channels import CHANNELS
 
 Apply = Callable[[Tensor, float, torch.Generator], Tensor]
 """``(images N×3×H×W in [0, 1], strength, generator) -> images`` of the same shape."""
+
+
+Spacing = Literal["geometric", "linear"]
 
 
 @dataclass(frozen=True)
@@ -24,13 +27,18 @@ class Curve:
         severe: Parameter at severity 1, the worst anyone would ship to a viewer.
         spacing: ``geometric`` (both ends positive) suits most parameters, since equal ratios look
             like equal steps; ``linear`` otherwise.
+
+    Raises:
+        ValueError: For another spacing, or a geometric one between ends that are not positive.
     """
 
     mild: float
     severe: float
-    spacing: Literal["geometric", "linear"] = "geometric"
+    spacing: Spacing = "geometric"
 
     def __post_init__(self) -> None:
+        if self.spacing not in get_args(Spacing):
+            raise ValueError(f"spacing must be 'geometric' or 'linear', got {self.spacing!r}")
         if self.spacing == "geometric" and not (self.mild > 0 and self.severe > 0):
             raise ValueError(
                 f"a geometric curve needs two positive ends, got {self.mild} and {self.severe}; "

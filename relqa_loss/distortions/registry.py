@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Literal
 
+from relqa_loss.channels import CHANNELS
 from relqa_loss.distortions.operator import Apply, Curve, Operator
 
 ENTRY_POINT_GROUP = "relqa_loss.operators"
@@ -126,7 +127,13 @@ def get_operator(name: str) -> Operator:
 
 
 def list_operators(channel: str | None = None) -> list[Operator]:
-    """All registered operators in order of registration, or those of one dominant channel."""
+    """All registered operators in order of registration, or those of one dominant channel.
+
+    Raises:
+        ValueError: If there is no channel of that name.
+    """
+    if channel is not None and channel not in CHANNELS:
+        raise ValueError(f"no channel named {channel!r}; there are {', '.join(CHANNELS)}")
     _load_all()
     return [op for op in _operators.values() if channel is None or op.channel == channel]
 

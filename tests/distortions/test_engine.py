@@ -275,3 +275,16 @@ class TestValidation:
     def test_mask_kinds(self, kinds: tuple[str, ...]) -> None:
         with pytest.raises(ValueError, match="mask kinds must be among"):
             DistortionEngine(mask_kinds=kinds)
+
+    @pytest.mark.parametrize(
+        ("option", "message"),
+        [
+            ({"max_steps": 0}, "max_steps must be at least 1, got 0"),
+            ({"stride": 0}, "stride must be at least 1, got 0"),
+            ({"whole_probability": 50}, r"whole_probability must be in \[0, 1\], got 50"),
+            ({"whole_probability": float("nan")}, "whole_probability must be in"),
+        ],
+    )
+    def test_numbers(self, option: dict[str, float], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            DistortionEngine(**option)  # type: ignore[arg-type]

@@ -301,3 +301,7 @@ class TestCurve:
     def test_geometric_needs_positive_ends(self, ends: tuple[float, float]) -> None:
         with pytest.raises(ValueError, match="positive"):
             Curve(*ends)
+
+    def test_other_spacings_are_refused_and_not_taken_for_linear(self) -> None:
+        with pytest.raises(ValueError, match="'geometric' or 'linear', got 'log'"):
+            Curve(0.01, 1.0, spacing="log")  # type: ignore[arg-type]

@@ -144,6 +144,11 @@ def test_unknown_names() -> None:
         unregister("nonsense")
 
 
+def test_an_unknown_channel_is_not_taken_for_an_empty_one() -> None:
+    with pytest.raises(ValueError, match="no channel named 'sharpnes'"):
+        list_operators("sharpnes")
+
+
 def test_unregistered_operator_is_gone() -> None:
     register("test_brief", channel="noise", sign=1, curve=Curve(0.1, 1))(lambda i, s, g: i)
     unregister("test_brief")
