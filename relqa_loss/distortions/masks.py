@@ -49,16 +49,17 @@ def sample_mask(kind: str, image: Tensor, generator: torch.Generator) -> Tensor:
     height, width = int(image.shape[-2]), int(image.shape[-1])
     if kind == "whole":
         return image.new_ones(1, height, width)
-    if kind == "blobs":
-        mask = _blobs(height, width, generator)
-    elif kind == "gradient":
-        mask = _gradient(height, width, generator)
-    elif kind == "rectangles":
-        mask = _rectangles(height, width, generator)
-    elif kind == "segments":
-        mask = _segments(image.detach().float().cpu(), generator)
-    else:
-        mask = _activity(image.detach().float().cpu(), generator, flat=kind == "flat")
+    with torch.autocast("cpu", enabled=False):  # where all masks are made
+        if kind == "blobs":
+            mask = _blobs(height, width, generator)
+        elif kind == "gradient":
+            mask = _gradient(height, width, generator)
+        elif kind == "rectangles":
+            mask = _rectangles(height, width, generator)
+        elif kind == "segments":
+            mask = _segments(image.detach().float().cpu(), generator)
+        else:
+            mask = _activity(image.detach().float().cpu(), generator, flat=kind == "flat")
     return mask.clamp(0, 1)[None].to(image)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from relqa_loss.channels import CHANNELS
+from relqa_loss.network._precision import full_precision
 
 Apply = Callable[[Tensor, float, torch.Generator], Tensor]
 """``(images N×3×H×W in [0, 1], strength, generator) -> images`` of the same shape."""
@@ -121,7 +122,9 @@ class Operator:
             )
         if severity == 0.0 and not self.mildest:
             return images.clone()
-        changed = self.apply(images, self.curve(severity), generator)
+        # Convolutions in half precision would band what they blur, and differ by where they run.
+        with full_precision(images):
+            changed = self.apply(images, self.curve(severity), generator)
         if changed.shape != images.shape:
             raise ValueError(
                 f"operator {self.name!r} made {tuple(changed.shape)} of images "

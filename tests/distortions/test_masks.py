@@ -82,6 +82,15 @@ def test_dtype_of_the_image_is_kept(kind: str, dtype: torch.dtype) -> None:
     assert 0.9 <= mask.max() <= 1
 
 
+@pytest.mark.parametrize("kind", MASK_KINDS)
+def test_autocast_changes_nothing(kind: str) -> None:
+    image = torch.rand(3, 40, 56, generator=torch.Generator().manual_seed(1))
+    plain = sample_mask(kind, image, torch.Generator().manual_seed(4))
+    with torch.autocast("cpu", torch.bfloat16):
+        mask = sample_mask(kind, image, torch.Generator().manual_seed(4))
+    assert torch.equal(mask, plain)
+
+
 def test_edges_follow_detail_and_flat_avoids_it() -> None:
     image = scene()
     for seed in SEEDS:

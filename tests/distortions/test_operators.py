@@ -127,6 +127,14 @@ class TestEveryOperator:
         if operator.differentiable and not operator.hard_mask:
             assert _mse(result, operator(image, 0.5, _seeded()).double()) < 1e-5
 
+    def test_autocast_changes_nothing(self, operator: Operator) -> None:
+        images = _crop(60, 160, 40, 48)
+        plain = operator(images, 0.5, _seeded())
+        with torch.autocast("cpu", torch.bfloat16):
+            result = operator(images, 0.5, _seeded())
+        assert result.dtype == images.dtype
+        assert torch.equal(result, plain)
+
     def test_gradients_flow(self, operator: Operator, image: Tensor) -> None:
         if not operator.differentiable:
             pytest.skip("not differentiable")
