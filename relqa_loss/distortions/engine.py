@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relqa_loss.channels import CHANNELS
+from relqa_loss.distortions._device import drawn_on_cpu
 from relqa_loss.distortions.masks import MASK_KINDS, sample_mask
 from relqa_loss.distortions.registry import get_operator, list_operators
 
@@ -131,6 +132,10 @@ class DistortionEngine:
 
     def draw(self, seed: int, *, steps: int | None = None) -> Recipe:
         """Draw a recipe of ``steps`` distortions (1 to ``max_steps``, short ones oftener)."""
+        with drawn_on_cpu():
+            return self._draw(seed, steps)
+
+    def _draw(self, seed: int, steps: int | None) -> Recipe:
         generator = torch.Generator().manual_seed(seed)
         if steps is None:
             weights = torch.tensor([0.5**i for i in range(self.max_steps)])

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from relqa_loss.distortions._device import drawn_on_cpu
+
 MASK_KINDS: tuple[str, ...] = (
     "whole",
     "blobs",
@@ -49,7 +51,7 @@ def sample_mask(kind: str, image: Tensor, generator: torch.Generator) -> Tensor:
     height, width = int(image.shape[-2]), int(image.shape[-1])
     if kind == "whole":
         return image.new_ones(1, height, width)
-    with torch.autocast("cpu", enabled=False):  # where all masks are made
+    with drawn_on_cpu(), torch.autocast("cpu", enabled=False):
         if kind == "blobs":
             mask = _blobs(height, width, generator)
         elif kind == "gradient":

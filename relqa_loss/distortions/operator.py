@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from relqa_loss.channels import CHANNELS
+from relqa_loss.distortions._device import drawn_on_cpu
 from relqa_loss.network._precision import full_precision
 
 Apply = Callable[[Tensor, float, torch.Generator], Tensor]
@@ -123,7 +124,7 @@ class Operator:
         if severity == 0.0 and not self.mildest:
             return images.clone()
         # Convolutions in half precision would band what they blur, and differ by where they run.
-        with full_precision(images):
+        with drawn_on_cpu(), full_precision(images):
             changed = self.apply(images, self.curve(severity), generator)
         if changed.shape != images.shape:
             raise ValueError(

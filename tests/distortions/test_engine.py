@@ -202,6 +202,17 @@ class TestApply:
         overshoot = photograph * (1 + 1e-6)  # of rounding
         assert engine.sample(overshoot, seed=0).distorted.max() <= 1 + 1e-5
 
+    @pytest.mark.parametrize("seed", range(8))
+    def test_the_default_device_does_not_matter(
+        self, engine: DistortionEngine, photograph: Tensor, seed: int
+    ) -> None:
+        plain = engine.sample(photograph, seed)
+        with torch.device("meta"):  # stands for a GPU, whose tensors the generator cannot fill
+            sample = engine.sample(photograph, seed)
+        assert sample.recipe == plain.recipe
+        for field in ("distorted", "maps", "masks"):
+            assert torch.equal(getattr(sample, field), getattr(plain, field))
+
 
 class TestLadder:
     @pytest.mark.parametrize("kind", MASK_KINDS)

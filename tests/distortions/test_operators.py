@@ -135,6 +135,13 @@ class TestEveryOperator:
         assert result.dtype == images.dtype
         assert torch.equal(result, plain)
 
+    def test_the_default_device_does_not_matter(self, operator: Operator) -> None:
+        images = _crop(60, 160, 40, 48)
+        plain = operator(images, 0.5, _seeded())
+        with torch.device("meta"):  # stands for a GPU, whose tensors the generator cannot fill
+            result = operator(images, 0.5, _seeded())
+        assert torch.equal(result, plain)
+
     def test_gradients_flow(self, operator: Operator, image: Tensor) -> None:
         if not operator.differentiable:
             pytest.skip("not differentiable")
