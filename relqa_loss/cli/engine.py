@@ -133,6 +133,8 @@ def run_sheet(arguments: argparse.Namespace) -> int:
 
     if arguments.tile < 32:
         raise ValueError(f"--tile must be at least 32, got {arguments.tile}")
+    if arguments.out.suffix.lower() != ".png":
+        raise ValueError(f"--out {arguments.out}: the picture must end in .png")
     refuse_inputs(arguments.out, [arguments.photo], "--out")
     if arguments.out.exists() and not arguments.force:
         raise ValueError(f"{arguments.out} exists; choose another --out or give --force")

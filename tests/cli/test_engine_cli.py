@@ -89,6 +89,14 @@ def test_sheet_shows_rising_severities(photos: Path, fade: str) -> None:
     assert engine("sheet", photo, "--out", photos / "x.png", "--operators", "nonsense") == 2
 
 
+def test_a_sheet_is_a_png_and_says_so(photos: Path, fade: str, capsys) -> None:  # type: ignore[no-untyped-def]
+    arguments = ("sheet", photos / "reference" / "a.png", "--operators", fade, "--tile", 32)
+    assert engine(*arguments, "--out", photos / "sheet.jpg") == 2
+    assert "sheet.jpg: the picture must end in .png" in capsys.readouterr().err
+    assert not (photos / "sheet.jpg").exists()
+    assert engine(*arguments, "--out", photos / "sheet.PNG") == 0
+
+
 def test_sheet_has_every_operator(photos: Path, capsys) -> None:  # type: ignore[no-untyped-def]
     out = photos / "sheet.png"
     assert engine("sheet", photos / "reference" / "a.png", "--out", out, "--tile", 32) == 0
