@@ -673,7 +673,7 @@ def _load(record: WeightsRecord, device: torch.device, dtype: torch.dtype) -> Pa
         network = _networks.get(key)
         if network is None:
             network = load_record(record)
-            with torch.inference_mode(False):
+            with torch.inference_mode(False), torch._C._DisableFuncTorch():
                 network = network.to(device=device, dtype=dtype)
             _networks[key] = network
         return network

@@ -279,6 +279,27 @@ def test_first_use_in_inference_mode_does_not_spoil_training(
     assert image.grad is not None
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_first_use_may_be_within_a_transform(
+    monkeypatch: pytest.MonkeyPatch, pair: tuple[Tensor, Tensor], dtype: torch.dtype
+) -> None:
+    preds, target = (image.to(dtype) for image in pair)
+    leaf = preds.clone().requires_grad_()
+    expected = relational_distance(leaf, target, reduction="none")
+    expected.sum().backward()
+
+    def distance(preds: Tensor, target: Tensor) -> Tensor:
+        return relational_distance(preds[None], target[None])
+
+    monkeypatch.setattr(functional, "_networks", {})
+    torch.testing.assert_close(torch.func.vmap(distance)(preds, target), expected.detach())
+    monkeypatch.setattr(functional, "_networks", {})
+    found = torch.func.vmap(torch.func.grad(distance))(preds, target)
+    torch.testing.assert_close(found, leaf.grad, atol=1e-5, rtol=1e-4)
+    # What it leaves for later calls is a network like any other.
+    assert torch.equal(relational_distance(preds, target, reduction="none"), expected)
+
+
 def test_default_device_and_dtype_do_not_matter(
     monkeypatch: pytest.MonkeyPatch, pair: tuple[Tensor, Tensor]
 ) -> None:

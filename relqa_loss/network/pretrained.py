@@ -175,9 +175,15 @@ def load_record(record: WeightsRecord) -> ParityNetwork:
     """As :func:`load_pretrained`, of weights that have been looked up."""
     tensors = read_tensors(record)
     # Networks are made in the middle of a user's program: within inference mode the weights would
-    # be unusable for training, within ``torch.device("meta")`` empty; and the random numbers that
-    # initialise modules must not be missed by the user's own seed.
-    with torch.inference_mode(False), torch.device("cpu"), torch.random.fork_rng(devices=[]):
+    # be unusable for training, within ``torch.device("meta")`` empty, within ``torch.func.grad``
+    # and ``vmap`` not made at all; and the random numbers that initialise modules must not be
+    # missed by the user's own seed.
+    with (
+        torch.inference_mode(False),
+        torch._C._DisableFuncTorch(),
+        torch.device("cpu"),
+        torch.random.fork_rng(devices=[]),
+    ):
         # Before the weights come: a default of half precision would round them.
         network = ParityNetwork(record.config).float()
         try:
