@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from relqa_loss._files import write_atomically
+from relqa_loss._files import encoded, write_atomically
 
 LEDGER_NAME = "ledger.json"
 
@@ -79,7 +79,7 @@ class CheckpointFolder:
         Raises:
             OSError: If it cannot be written; the one before is still there.
         """
-        self._write(self.ledger_path, text.encode())
+        self._write(self.ledger_path, encoded(text))
 
     def _write(self, path: Path, content: bytes) -> None:
         try:

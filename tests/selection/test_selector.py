@@ -303,6 +303,15 @@ def test_ledger_is_read_back_to_the_last_bit_and_is_plain_json(tmp_path: Path) -
     assert again.to_json() == text
 
 
+def test_images_may_be_named_by_files_whose_names_are_not_utf8(tmp_path: Path) -> None:
+    values = {os.fsdecode(b"caf\xe9.png"): 0.5, "a.png": 0.25}
+    selector = CheckpointSelector(tmp_path)
+    selector.update(0, values, state=state(0))
+    resumed = CheckpointSelector(tmp_path, resume=True)
+    assert resumed.entries == selector.entries
+    assert resumed.update(1, values).chosen_step == 0
+
+
 def test_existing_folders_are_refused_or_resumed(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "folder"
     selector = CheckpointSelector(folder)
