@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -89,10 +90,11 @@ class BestCheckpoint:
             Whether they were saved.
 
         Raises:
-            TypeError: If ``state`` holds something other than tensors.
+            TypeError: If ``state`` holds something other than tensors, or ``step`` is no integer.
             OSError: If the file cannot be written; the one before is still there.
         """
-        value = float(value)
+        # JSON takes no numbers of NumPy; a fraction would be cut off when the file is resumed.
+        value, step = float(value), operator.index(step)
         if not self._better(value):
             return False
         header = {_KEY: json.dumps({"value": value, "step": step, "mode": self.mode})}

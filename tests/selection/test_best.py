@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -74,6 +75,21 @@ def test_existing_file_is_refused_or_resumed(tmp_path: Path) -> None:
     assert not resumed.update(0.6, state(8), step=8)
     with pytest.raises(ValueError, match="mode='min'"):
         BestCheckpoint(path, mode="max", resume=True)
+
+
+def test_a_step_is_any_integer_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "best.safetensors"
+    best = BestCheckpoint(path)
+    for value, step in ((0.5, np.int64(1)), (0.25, torch.tensor(2))):
+        assert best.update(value, state(0), step=step)  # type: ignore[arg-type]
+        assert BestCheckpoint(path, resume=True).step == best.step == int(step)
+    before = path.read_bytes()
+    # Either was written, and resumed as another step or not at all.
+    for wrong in (2.5, None):
+        with pytest.raises(TypeError, match="integer"):
+            best.update(0.1, state(0), step=wrong)  # type: ignore[arg-type]
+    assert path.read_bytes() == before
+    assert best.value == 0.25
 
 
 def test_foreign_files_and_modes_are_refused(tmp_path: Path) -> None:
