@@ -79,7 +79,11 @@ def export_program(
         for name in ("rows", "columns")
     )
     # Sides that differ, and two tensors: equals would be taken for one and the same.
-    preds, target = (torch.zeros(2, 3, 4 * GRID, 6 * GRID) for _ in range(2))
+    preds, target = (
+        # Not what a program has by default, which the network does not follow.
+        torch.zeros(2, 3, 4 * GRID, 6 * GRID, device="cpu", dtype=torch.float32)
+        for _ in range(2)
+    )
     shape = {0: batch, 2: rows, 3: columns}
     return torch.export.export(module, (preds, target), dynamic_shapes=(shape, shape))
 

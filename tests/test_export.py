@@ -41,6 +41,19 @@ def test_programs_of_torch_take_any_size(weights: str) -> None:
 
 
 @pytest.mark.slow
+def test_default_device_and_dtype_do_not_matter() -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            program = export_program(outputs=["distance"]).module()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    preds, target = pair((2, 3, 48, 64))
+    wanted = expected(preds, target, "relqa-base")["distance"]
+    torch.testing.assert_close(program(preds, target)[0], wanted, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", SHIPPED)
 def test_onnx_takes_any_size(tmp_path: Path, weights: str) -> None:
     onnx = pytest.importorskip("onnx")
