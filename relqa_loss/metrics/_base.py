@@ -65,6 +65,54 @@ class SummedMetric(Metric):
         digest = hashlib.sha256(self.version.encode()).digest()
         self.add_state("options", default=torch.tensor(list(digest)), dist_reduce_fx="max")
 
+    def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
+        """Add what another metric of the same class, weights and options has summed.
+
+        Raises:
+            ValueError: If it is of another class, or of other weights or options.
+        """
+        given: Any = incoming_state
+        if self._is_of_others(given.metric_state if isinstance(given, Metric) else given, ""):
+            raise ValueError(self._refusal())
+        super().merge_state(incoming_state)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        if self._is_of_others(state_dict, prefix):
+            if bool(state_dict.get(prefix + "count", 1)):
+                error_msgs.append(f"{prefix}options: {self._refusal()}")
+            # Neither sums that are refused nor the options of a metric that has seen no images.
+            for name in self._defaults:
+                state_dict.pop(prefix + name, None)
+        super()._load_from_state_dict(
+            state_dict,
+            prefix,
+            local_metadata,
+            strict,
+            missing_keys,
+            unexpected_keys,
+            error_msgs,
+        )
+
+    def _is_of_others(self, state: Mapping[str, Any], prefix: str) -> bool:
+        own: Any = self._defaults["options"]
+        given = state.get(prefix + "options")
+        return isinstance(given, Tensor) and not torch.equal(given.cpu(), own.cpu())
+
+    def _refusal(self) -> str:
+        return (
+            f"the state is of other weights or options than {self.version}, and sums of both would "
+            "be of neither: build the metric as it was, or begin with a new one"
+        )
+
     def _describe_options(self) -> str:
         text = f"data_range={self.data_range:g}"
         if self.channel_weights:

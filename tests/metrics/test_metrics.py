@@ -145,6 +145,32 @@ def test_a_perfect_first_batch_does_not_merge_different_metrics(
     assert len(collection.compute_groups) == 2
 
 
+@EACH_CASE
+def test_sums_of_other_options_are_not_added(case: Case) -> None:
+    filled, same, other = case.filled(), case.build(), case.build(channel_weights={"noise": 2.0})
+    for metric in (filled, same, other):
+        metric.persistent(True)
+    saved = filled.state_dict()
+    same.load_state_dict(saved)
+    assert case.read(same) == case.read(filled)
+    same.merge_state(filled)
+    assert float(same.count) == 2 * float(filled.count)
+    with pytest.raises(RuntimeError, match="other weights or options"):
+        other.load_state_dict(saved)
+    assert float(other.count) == 0
+    for state in (filled, dict(saved)):
+        fresh = case.build(channel_weights={"noise": 2.0})
+        with pytest.raises(ValueError, match="other weights or options"):
+            fresh.merge_state(state)
+        assert float(fresh.count) == 0
+    # A checkpoint between two validations holds nothing that could be mixed up.
+    filled.reset()
+    fresh = case.build(channel_weights={"noise": 2.0})
+    options = fresh.options.clone()
+    fresh.load_state_dict(filled.state_dict())
+    assert torch.equal(fresh.options, options)
+
+
 def test_intervals_of_other_confidence() -> None:
     metric = CASES["RelationalPreference"].filled()
     count = int(metric.count)  # type: ignore[arg-type]
