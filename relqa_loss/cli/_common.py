@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -75,6 +77,23 @@ def refuse_inputs(target: str | Path, inputs: Iterable[Path], option: str) -> No
     resolved = Path(target).resolve()
     if any(path.resolve() == resolved for path in inputs):
         raise ValueError(f"{option} {target} would replace one of the images; choose another name")
+
+
+def check_target(target: str, option: str) -> None:
+    """Find out before the work that a file cannot be written, and make its folder.
+
+    Raises:
+        ValueError: If ``target`` is a folder.
+        OSError: If its folder cannot be made or written to.
+    """
+    if target == "-":
+        return
+    path = Path(target)
+    if path.is_dir():
+        raise ValueError(f"{option} {target} is a folder; give the file to write")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists() and not os.access(path.parent, os.W_OK):
+        raise PermissionError(errno.EACCES, f"no permission to write {option} to", str(path.parent))
 
 
 def empty_folder(folder: Path, force: bool) -> None:

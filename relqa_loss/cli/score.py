@@ -15,6 +15,7 @@ from relqa_loss._version import __version__
 from relqa_loss.cli._common import (
     add_missing_option,
     add_network_options,
+    check_target,
     columns_of,
     progress,
     refuse_inputs,
@@ -69,6 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     for option, target in (("--json", arguments.json), ("--csv", arguments.csv)):
         if target is not None:
             refuse_inputs(target, files, option)
+            check_target(target, option)
     examine = Examiner(arguments.weights, resolve_device(arguments.device))
     calibration = _calibration(arguments.calibration, examine.version)
     rows: list[dict[str, Any]] = []

@@ -174,6 +174,25 @@ def test_outputs_never_replace_an_image(photos: Path, weights: str, capsys) -> N
     assert reference.read_bytes() == before
 
 
+@pytest.mark.parametrize("option", ["--json", "--csv"])
+def test_a_file_that_cannot_be_written_is_found_out_before_the_work(
+    photos: Path,
+    weights: str,
+    option: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys,  # type: ignore[no-untyped-def]
+) -> None:
+    examined: list[Path] = []
+    monkeypatch.setattr(_pairs.Examiner, "__call__", lambda self, pair: examined.append(pair.image))
+    folders = photos / "reference", photos / "image"
+    assert score(*folders, option, photos / "image", weights=weights) == 2
+    assert f"{option} {photos / 'image'} is a folder" in capsys.readouterr().err
+    under = photos / "image" / "b.png" / "out"  # b.png is no folder
+    assert score(*folders, option, under, weights=weights) == 2
+    assert "b.png" in capsys.readouterr().err
+    assert not examined
+
+
 def test_notes_are_said_and_written(photos: Path, weights: str, capsys) -> None:  # type: ignore[no-untyped-def]
     picture = Image.open(photos / "reference" / "a.png").convert("RGBA")
     picture.putalpha(128)
