@@ -301,7 +301,7 @@ class RelationalLoss(_Loss):
             weight: N×1×H×W weights of the pixels.
 
         Raises:
-            ValueError: If sizes or batches do not match, and as ``forward``.
+            ValueError: If sizes, batches or devices do not match, and as ``forward``.
 
         Example:
             >>> import torch
@@ -323,6 +323,11 @@ class RelationalLoss(_Loss):
             raise ValueError(
                 f"the encoding is of {count} image(s) of {encoding.size[0]}×{encoding.size[1]}, "
                 f"preds have shape {tuple(preds.shape)}"
+            )
+        if encoding.image.device != image.device:
+            raise ValueError(
+                f"the encoding is on {encoding.image.device}, preds are on {image.device}: encode "
+                "the reference where the images are"
             )
         raw = self._unclamped(preds, image)
         cells = prepare_weight(weight, image)

@@ -226,6 +226,8 @@ def test_a_reference_can_be_encoded_once(weights: str) -> None:
         loss.distance_to(encoding, preds[:2])
     with pytest.raises(ValueError, match="45×61"):
         loss.distance_to(encoding, preds[..., :60])
+    with pytest.raises(ValueError, match="encoding is on cpu, preds are on meta"):
+        loss.distance_to(encoding, preds.to("meta"))
 
 
 def test_relation_does_not_depend_on_reduction() -> None:
