@@ -128,13 +128,24 @@ class _Loss(nn.Module):
         return super()._apply(widen, recurse)  # type: ignore[no-any-return, no-untyped-call]
 
     def _prepare(self, preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        return prepare_pair(
+        image, reference = prepare_pair(
             preds,
             target,
             dtype=self.network.scale.dtype,
             data_range=self.data_range,
             on_out_of_range=self.on_out_of_range,
         )
+        self._check_device(image)
+        return image, reference
+
+    def _check_device(self, image: Tensor) -> None:
+        # Layers would complain of each other, each kind of device in its own words.
+        here = self.network.scale.device
+        if image.device != here:
+            raise ValueError(
+                f"the images are on {image.device}, the loss is on {here}: move the loss there, "
+                f'loss.to("{image.device}")'
+            )
 
 
 class RelationalLoss(_Loss):
@@ -285,6 +296,7 @@ class RelationalLoss(_Loss):
             data_range=self.data_range,
             on_out_of_range=self.on_out_of_range,
         )
+        self._check_device(reference)
         with full_precision(reference):
             return encode_reference(self.network, reference.clone(), structure=False)
 
@@ -318,6 +330,7 @@ class RelationalLoss(_Loss):
             data_range=self.data_range,
             on_out_of_range=self.on_out_of_range,
         )
+        self._check_device(image)
         count = encoding.image.shape[0]
         if tuple(image.shape[-2:]) != encoding.size or count not in {1, image.shape[0]}:
             raise ValueError(
@@ -520,6 +533,7 @@ class PreferenceLoss(_Loss):
             data_range=self.data_range,
             on_out_of_range=self.on_out_of_range,
         )
+        self._check_device(image)
         values = preference_values(
             self.network,
             image,

@@ -227,7 +227,22 @@ def test_a_reference_can_be_encoded_once(weights: str) -> None:
     with pytest.raises(ValueError, match="45×61"):
         loss.distance_to(encoding, preds[..., :60])
     with pytest.raises(ValueError, match="encoding is on cpu, preds are on meta"):
-        loss.distance_to(encoding, preds.to("meta"))
+        RelationalLoss(weights=weights).to("meta").distance_to(encoding, preds.to("meta"))
+
+
+def test_a_loss_says_that_it_is_not_where_the_images_are(loss: Loss) -> None:
+    preds, target = (image.to("meta") for image in pair(2))
+    said = r'images are on meta, the loss is on cpu: move the loss there, loss\.to\("meta"\)'
+    with pytest.raises(ValueError, match=said):
+        loss(preds, target)
+    if isinstance(loss, RelationalLoss):
+        with pytest.raises(ValueError, match=said):
+            loss.encode(target)
+        with pytest.raises(ValueError, match=said):
+            loss.distance_to(loss.encode(pair(2)[1]), preds)
+        with pytest.raises(ValueError, match=said):
+            loss.relation(preds, target)
+    assert loss.to("meta")(preds, target).is_meta
 
 
 def test_relation_does_not_depend_on_reduction() -> None:

@@ -299,6 +299,11 @@ def test_the_reference_is_encoded_once(triple: Triple, monkeypatch: pytest.Monke
     assert len(calls) == 2
 
 
+def test_the_loss_says_that_it_is_not_where_the_images_are(triple: Triple) -> None:
+    with pytest.raises(ValueError, match="images are on meta, the loss is on cpu: move the loss"):
+        PreferenceLoss()(*(image.to("meta") for image in triple))
+
+
 def test_nothing_to_train_or_to_save(triple: Triple) -> None:
     loss = PreferenceLoss(slope=2.0, margin=0.1, channel_weights={"noise": 2.0})
     before = loss(*triple)
