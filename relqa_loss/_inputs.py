@@ -150,19 +150,38 @@ def prepare_weight(weight: Tensor | None, like: Tensor) -> Tensor | None:
     return cells.expand(count, -1, -1, -1)
 
 
+def check_factor(name: str, value: float) -> None:
+    """Check a factor that may be anything from 0 on.
+
+    Raises:
+        TypeError: If it is not a number, such as the text that YAML makes of ``1e-3``.
+        ValueError: If it is negative or not finite.
+    """
+    try:
+        allowed = 0 <= value < math.inf
+    except TypeError:
+        raise TypeError(f"{name} must be a number, got {value!r}") from None
+    if not allowed:
+        raise ValueError(f"{name} must be finite and non-negative, got {value!r}")
+
+
 def channel_factors(
     channel_weights: Mapping[str, float] | None, channels: tuple[str, ...]
 ) -> list[float]:
     """Factors per channel in the order of the maps; 1 for channels that are not named.
 
     Raises:
+        TypeError: For weights that are not numbers.
         ValueError: For unknown channels, and for weights that are negative or not finite.
     """
     given = dict(channel_weights or {})
     unknown = sorted(set(given) - set(channels))
     if unknown:
         raise ValueError(f"unknown channels {unknown} in channel_weights; known: {list(channels)}")
-    wrong = {name: value for name, value in given.items() if not 0 <= value < math.inf}
+    try:
+        wrong = {name: value for name, value in given.items() if not 0 <= value < math.inf}
+    except TypeError:
+        raise TypeError(f"channel_weights must be numbers, got {given}") from None
     if wrong:
         raise ValueError(f"channel_weights must be finite and non-negative, got {wrong}")
     return [float(given.get(name, 1.0)) for name in channels]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,7 +32,8 @@ def check_preference(
     if by not in get_args(PreferBy):
         raise ValueError(f"by must be one of {get_args(PreferBy)}, got {by!r}")
     for name, value in (("slope", slope), ("margin", margin)):
-        if not isinstance(value, (int, float)) or isinstance(value, bool):
+        numbers = (int, float, np.integer, np.floating)
+        if not isinstance(value, numbers) or isinstance(value, bool):
             raise TypeError(f"{name} must be a number, got {type(value).__name__}")
     if not 0 < slope <= steepest:
         allowed = "positive" if steepest == math.inf else "positive and finite"

@@ -19,6 +19,7 @@ from relqa_loss._inputs import (
     OnOutOfRange,
     Reduction,
     channel_factors,
+    check_factor,
     check_options,
     prepare_pair,
     prepare_triple,
@@ -543,7 +544,7 @@ def check_factors(base: object, map_gain: float, relational_weight: float) -> No
     """Check the options of :func:`spatial_map_weighted_loss`.
 
     Raises:
-        TypeError: If ``base`` is neither a string nor callable.
+        TypeError: If ``base`` is neither a string nor callable, or a factor is not a number.
         ValueError: For an unknown name, or factors that are negative or not finite.
     """
     if isinstance(base, str):
@@ -552,8 +553,7 @@ def check_factors(base: object, map_gain: float, relational_weight: float) -> No
     elif not callable(base):
         raise TypeError(f"base must be a name or a callable, got {type(base).__name__}")
     for name, value in (("map_gain", map_gain), ("relational_weight", relational_weight)):
-        if not 0 <= value < float("inf"):
-            raise ValueError(f"{name} must be finite and non-negative, got {value!r}")
+        check_factor(name, value)
 
 
 def weighted_values(

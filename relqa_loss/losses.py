@@ -14,6 +14,7 @@ from relqa_loss._inputs import (
     OnOutOfRange,
     Reduction,
     channel_factors,
+    check_factor,
     check_options,
     in_unit_range,
     prepare_image,
@@ -208,8 +209,7 @@ class RelationalLoss(_Loss):
         on_out_of_range: OnOutOfRange = "raise",
         weights: str | os.PathLike[str] = DEFAULT_WEIGHTS,
     ) -> None:
-        if not 0 <= pixel_weight < float("inf"):
-            raise ValueError(f"pixel_weight must be finite and non-negative, got {pixel_weight!r}")
+        check_factor("pixel_weight", pixel_weight)
         super().__init__(
             data_range=data_range,
             reduction=reduction,

@@ -187,6 +187,17 @@ def test_bases(base: object, expected: object, pair: tuple[Tensor, Tensor]) -> N
         ({"base": F.l1_loss}, ValueError, "error per pixel"),
         ({"map_gain": -1.0}, ValueError, "map_gain"),
         ({"relational_weight": float("nan")}, ValueError, "relational_weight"),
+        (
+            {"relational_weight": "3e-3"},
+            TypeError,
+            "must be a number, got '3e-3'",
+        ),
+        ({"map_gain": None}, TypeError, "map_gain must be a number, got None"),
+        (
+            {"channel_weights": {"noise": "2"}},
+            TypeError,
+            "must be numbers, got .*'2'",
+        ),
     ],
 )
 def test_wrong_parts_are_refused(

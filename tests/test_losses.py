@@ -178,6 +178,14 @@ def test_the_pixel_term_is_added(channels: int) -> None:
         RelationalLoss(pixel_weight=-1.0)
 
 
+def test_a_wrong_pixel_weight_is_refused() -> None:
+    for wrong in (-1.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="pixel_weight must be finite and non-negative"):
+            RelationalLoss(pixel_weight=wrong)
+    with pytest.raises(TypeError, match="pixel_weight must be a number, got '6e2'"):
+        RelationalLoss(pixel_weight="6e2")  # type: ignore[arg-type]
+
+
 def test_the_pixel_term_brings_overshoot_back() -> None:
     preds, target = pair()
     preds[:, :, :8] += 2

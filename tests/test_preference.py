@@ -6,7 +6,9 @@ import copy
 import math
 import pickle
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -297,6 +299,13 @@ def test_the_reference_is_encoded_once(triple: Triple, monkeypatch: pytest.Monke
     PreferenceLoss()(*triple)
     relational_preference(*triple, by="score")
     assert len(calls) == 2
+
+
+def test_numbers_of_numpy_are_numbers(triple: Triple) -> None:
+    two: Any = np.float32(2)
+    assert torch.equal(
+        PreferenceLoss(slope=two, margin=two)(*triple), PreferenceLoss(slope=2, margin=2)(*triple)
+    )
 
 
 def test_the_loss_says_that_it_is_not_where_the_images_are(triple: Triple) -> None:
