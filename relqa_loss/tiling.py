@@ -260,7 +260,7 @@ class _Pieces:
         padded = -(-self.height // GRID) * -(-self.width // GRID) * (GRID // MAP_STRIDE) ** 2
         direction = sharpened(sums.evidence / padded, sums.magnitude / padded)
         score = 0.5 * (forth + back) * direction
-        return Measured(*(each.float().to(self.preds.device) for each in (forth, score)))
+        return Measured(*(each.to(self.preds.device, self.dtype) for each in (forth, score)))
 
 
 class _Span(NamedTuple):

@@ -80,6 +80,13 @@ def test_eight_bits_grey_and_identity() -> None:
     assert not bool(same.score.any())
 
 
+def test_float64_stays_float64() -> None:
+    preds, target = (image.double() for image in pair(100, 130))
+    whole, found = relate(preds, target), relate_in_tiles(preds, target, tile=64)
+    for name in ("maps", "distance", "score"):
+        torch.testing.assert_close(getattr(found, name), getattr(whole, name), rtol=1e-10, atol=0)
+
+
 def test_what_cannot_be_measured_is_refused() -> None:
     preds, target = pair(128, 128)
     with pytest.raises(ValueError, match="multiple of 16"):
