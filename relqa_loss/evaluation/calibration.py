@@ -177,6 +177,8 @@ def calibrate(
         raise ValueError("values and opinions must be finite; leave the others out")
     if x.min() == x.max():
         raise ValueError(f"the metric has the same value, {x[0]:g}, for all images")
+    if y.min() == y.max():
+        raise ValueError(f"the opinions of all images are the same, {y[0]:g}: there is no scale")
     if samples < 1:
         raise ValueError(f"samples must be at least 1, got {samples}")
     if not 0 < level < 1:
