@@ -53,7 +53,7 @@ def export_program(
     Returns:
         A program of ``(preds, target)``, both N×3×H×W in float32 and [0, 1], H and W multiples of
         :data:`GRID` from 32 on. It gives a tuple: distance (N), score (N), maps (N×K×H/4×W/4), by
-        ``outputs``. Values outside [0, 1] are not checked.
+        ``outputs``. Values outside [0, 1] are not checked, and there is no gradient.
 
     Raises:
         ValueError: For outputs that do not exist, none, or one twice.
