@@ -144,7 +144,8 @@ class RelationalPreference(SummedMetric):
         """
         if not 0 < confidence < 1:
             raise ValueError(f"confidence must lie between 0 and 1, got {confidence!r}")
-        if not self.update_called:
+        # Sums that were loaded or merged have images without an update.
+        if not self.update_called and not self.count:
             rank_zero_warn(
                 "The ``interval`` method of metric RelationalPreference was called before the "
                 "``update`` method: there are no images to tell a win rate from.",

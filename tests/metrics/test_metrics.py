@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Any
 
 import pytest
@@ -187,6 +188,16 @@ def test_intervals_of_other_confidence() -> None:
     for confidence in (0, 1, 95, float("nan")):
         with pytest.raises(ValueError, match="confidence must lie between 0 and 1"):
             metric.interval(confidence)
+
+
+def test_an_interval_of_merged_images_does_not_warn_of_none() -> None:
+    filled, merged = CASES["RelationalPreference"].filled(), RelationalPreference()
+    with pytest.warns(UserWarning, match="no images"):
+        merged.interval()
+    merged.merge_state(filled)  # type: ignore[arg-type]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert merged.interval() == filled.interval()  # type: ignore[operator]
 
 
 def test_intervals_agree_with_scipy() -> None:
