@@ -78,6 +78,9 @@ def pair_up(
                 names = ", ".join(path.name for path in candidates)
                 failures.append(Failure(file, f"several references fit: {names}"))
                 matched.update(candidates)
+            elif not file.exists():
+                # A folder that is mistyped is taken for a file, which has no reference.
+                failures.append(Failure(file, "no such file or folder"))
             else:
                 failures.append(
                     Failure(file, f"no reference named {key.with_suffix('')} in {reference}")

@@ -139,6 +139,13 @@ def test_unmatched_files_of_folders(photos: Path, weights: str, capsys) -> None:
     assert "several references fit: a.bmp, a.png" in capsys.readouterr().err
 
 
+def test_a_folder_that_is_mistyped_is_what_is_missing(photos: Path, weights: str, capsys) -> None:  # type: ignore[no-untyped-def]
+    assert score(photos / "reference", photos / "imgae", weights=weights) == 2
+    said = capsys.readouterr().err
+    assert f"{photos / 'imgae'}: no such file or folder" in said
+    assert "no reference named" not in said
+
+
 def test_exact_names_win_over_stems_and_subfolders_count(photos: Path) -> None:
     reference, image = photos / "reference", photos / "image"
     (image / "b.png").rename(image / "b.jpg")
