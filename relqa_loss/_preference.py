@@ -35,7 +35,8 @@ def check_preference(
         numbers = (int, float, np.integer, np.floating)
         if not isinstance(value, numbers) or isinstance(value, bool):
             raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    if not 0 < slope <= steepest:
+    # As Python's: NumPy would round the limit to the number's own type, and warn.
+    if not 0 < float(slope) <= steepest:
         allowed = "positive" if steepest == math.inf else "positive and finite"
         raise ValueError(f"slope must be {allowed}, got {slope!r}")
     if not -math.inf < margin < math.inf:

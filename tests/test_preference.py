@@ -301,6 +301,7 @@ def test_the_reference_is_encoded_once(triple: Triple, monkeypatch: pytest.Monke
     assert len(calls) == 2
 
 
+@pytest.mark.filterwarnings("error")
 def test_numbers_of_numpy_are_numbers(triple: Triple) -> None:
     two: Any = np.float32(2)
     assert torch.equal(
