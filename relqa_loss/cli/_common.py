@@ -109,17 +109,23 @@ def empty_folder(folder: Path, force: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def images_in(folder: Path) -> list[Path]:
-    """Image files under a folder, sorted; hidden ones are left out."""
+def images_in(folder: Path, out: Path | None = None) -> list[Path]:
+    """Image files under a folder, sorted; hidden ones are left out.
+
+    So are those under ``out``, if that is a folder within: pictures of an earlier run.
+    """
     from relqa_loss.imageio import IMAGE_SUFFIXES
 
-    return sorted(
+    images = sorted(
         path
         for path in folder.rglob("*")
         if path.suffix.lower() in IMAGE_SUFFIXES
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
+    if out is None or not (target := out.resolve()).is_relative_to(folder.resolve()):
+        return images
+    return [path for path in images if target not in path.resolve().parents]
 
 
 def add_missing_option(parser: argparse.ArgumentParser) -> None:

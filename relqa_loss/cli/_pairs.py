@@ -40,13 +40,17 @@ class Outcome(NamedTuple):
 
 
 def pair_up(
-    reference: Path, images: Sequence[Path], *, allow_missing: bool = False
+    reference: Path,
+    images: Sequence[Path],
+    *,
+    allow_missing: bool = False,
+    out: Path | None = None,
 ) -> tuple[list[Pair], list[Failure]]:
     """Match images with references.
 
     A reference file goes with every image, and with every image of a folder. In a folder of
     references, an image's partner has the same path inside the folder; failing that, the same
-    path but for the ending.
+    path but for the ending. What lies under ``out``, a folder within one of them, is no image.
 
     Raises:
         ValueError: If a folder has no images in it.
@@ -57,17 +61,19 @@ def pair_up(
         for image in images:
             files = [image]
             if image.is_dir():
-                files = [file for file in _folder(image) if file.resolve() != reference.resolve()]
+                files = [
+                    file for file in _folder(image, out) if file.resolve() != reference.resolve()
+                ]
             pairs.extend(Pair(reference, file) for file in files)
         return pairs, failures
-    references = _folder(reference)
+    references = _folder(reference, out)
     exact = {path.relative_to(reference): path for path in references}
     by_stem: dict[Path, list[Path]] = {}
     for path in references:
         by_stem.setdefault(path.relative_to(reference).with_suffix(""), []).append(path)
     for image in images:
         matched: set[Path] = set()
-        files = _folder(image) if image.is_dir() else [image]
+        files = _folder(image, out) if image.is_dir() else [image]
         for file in files:
             key = file.relative_to(image) if image.is_dir() else Path(file.name)
             candidates = [exact[key]] if key in exact else by_stem.get(key.with_suffix(""), [])
@@ -94,8 +100,8 @@ def pair_up(
     return pairs, failures
 
 
-def _folder(folder: Path) -> list[Path]:
-    files = images_in(folder)
+def _folder(folder: Path, out: Path | None) -> list[Path]:
+    files = images_in(folder, out)
     if not files:
         raise ValueError(f"{folder} has no image files in it")
     return files

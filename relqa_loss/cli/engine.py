@@ -216,7 +216,7 @@ def run_sample(arguments: argparse.Namespace) -> int:
     if target in (arguments.photos.resolve(), *arguments.photos.resolve().parents):
         raise ValueError(f"--out {out} holds the photographs; choose another folder")
     # An earlier sample there, which --force replaces, is no photograph.
-    files = [path for path in images_in(arguments.photos) if target not in path.resolve().parents]
+    files = images_in(arguments.photos, out)
     if not files:
         raise ValueError(f"{arguments.photos} has no image files in it")
     empty_folder(out, arguments.force)

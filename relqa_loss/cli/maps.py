@@ -57,25 +57,15 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError("--npz goes with a single image, not with folders")
     if arguments.npz is not None and arguments.npz.resolve() == arguments.out.resolve():
         raise ValueError(f"--npz {arguments.npz} would replace the picture; choose another name")
-    out = arguments.out.resolve()
-    folders = [arguments.reference.resolve(), arguments.image.resolve()]
-    if out in folders and not single:
+    folders = (arguments.reference.resolve(), arguments.image.resolve())
+    if not single and arguments.out.resolve() in folders:
         raise ValueError(f"--out {arguments.out} holds the images; choose another folder")
     pairs, failures = pair_up(
-        arguments.reference, [arguments.image], allow_missing=arguments.allow_missing
+        arguments.reference,
+        [arguments.image],
+        allow_missing=arguments.allow_missing,
+        out=arguments.out,
     )
-    if any(out.is_relative_to(folder) for folder in folders):
-        # Pictures of an earlier run there are no images.
-        pairs = [pair for pair in pairs if out not in pair.image.resolve().parents]
-        failures = [
-            failure
-            for failure in failures
-            if not any(
-                out in file.resolve().parents
-                for file in (failure.image, failure.reference)
-                if file is not None
-            )
-        ]
     files = [path for pair in pairs for path in pair]
     targets = {
         pair: arguments.out
