@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from relqa_loss.functional import relate
+from relqa_loss.functional import network_dtype, network_for, relate
 from relqa_loss.network.model import Relation
-from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, find_weights
+from relqa_loss.network.pretrained import DEFAULT_WEIGHTS
 from relqa_loss.plotting import plot_relation
 from relqa_loss.words import describe
 
@@ -68,12 +68,13 @@ def log_relation(
     log = _writer(logger)
     if images < 1:
         raise ValueError(f"images must be at least 1, got {images}")
-    names = find_weights(weights).config.channels
     first, reference = (each[:images].detach() for each in (preds, target))
     with torch.no_grad():
         relation = relate(
             first, reference, data_range=data_range, weights=weights, on_out_of_range="clamp"
         )
+    # The network that has just been used, so that nothing is looked up anew.
+    names = network_for(weights, first.device, network_dtype(first)).channels
     for row in range(len(first)):
         single = Relation(*(part[row : row + 1] for part in relation))
         one, other = (each[row].float() / data_range for each in (reference, first))
