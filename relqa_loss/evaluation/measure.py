@@ -161,12 +161,21 @@ class Notebook:
                     progress(one)
 
     def close(self) -> list[Measured]:
-        """Join all parts into ``values.csv``, in the data set's order, and return its rows."""
+        """Join all parts into ``values.csv``, in the data set's order, and return its rows.
+
+        Raises:
+            ValueError: If parts are missing, as where a process wrote to a folder of its own.
+        """
         for path in self._files():
             for one in self._read(path):
                 known = self.done.get(one.item.number)
                 if known is None or known.error:
                     self.done[one.item.number] = one
+        if len(self.done) < len(self.items):
+            raise ValueError(
+                f"{self.folder} has values of {len(self.done)} of {len(self.items)} images only; "
+                "give a folder that all processes see, and go on with --resume"
+            )
         rows = [self.done[number] for number in sorted(self.done)]
         text = _line(self._header()) + "".join(_line(self._row(row)) for row in rows)
         write_atomically(self.folder / VALUES, encoded(text))

@@ -16,6 +16,7 @@ import torch
 from PIL import Image, ImageFilter
 
 from relqa_loss.cli.main import main
+from relqa_loss.evaluation.measure import Item, Measured, Notebook
 from relqa_loss.evaluation.statistics import agreement
 from relqa_loss.functional import relational_distance
 from relqa_loss.imageio import read_image
@@ -319,6 +320,22 @@ def test_resume_with_other_settings(rated: Path, metric, tmp_path: Path, capsys)
     rated.write_text(rated.read_text().replace("4.", "3."))
     assert evaluate(rated, *options) == 2
     assert "labels was" in capsys.readouterr().err
+
+
+def test_a_folder_that_not_all_processes_see(tmp_path: Path) -> None:
+    items = [Item(k, Path("reference.png"), (Path(f"{k}.png"),), 1.0, "") for k in range(4)]
+
+    def share(folder: Path, rank: int, resume: bool = False) -> Notebook:
+        book = Notebook(folder, {}, items, ["m:f"], resume=resume)
+        book.start()
+        todo = book.todo() if resume else book.todo(rank, 2)
+        book.keep((Measured(item, {"m:f": (float(item.number),)}) for item in todo), rank)
+        return book
+
+    share(tmp_path / "elsewhere", 1)
+    with pytest.raises(ValueError, match=r"of 2 of 4 images only; .* --resume"):
+        share(tmp_path / "here", 0).close()
+    assert len(share(tmp_path / "here", 0, resume=True).close()) == 4
 
 
 def test_several_processes_give_the_same(rated: Path, metric, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
