@@ -375,6 +375,21 @@ def test_a_name_that_several_images_bear(tmp_path: Path) -> None:
         read_dataset(tmp_path)
 
 
+def test_folders_that_lie_elsewhere(bapps: Path, tmp_path: Path) -> None:
+    [tree] = [tree for tree in TREES if tree.kind == "pipal"]
+    there, here = tree.write(tmp_path / "disk"), tmp_path / "here"
+    here.mkdir()
+    for folder in there.iterdir():
+        (here / folder.name).symlink_to(folder)
+    (there / "Train_Ref" / "above").symlink_to(there)  # in a circle
+    for root in (here, there):
+        assert len(read_dataset(root).pairs) == tree.count
+    (tmp_path / "patches").mkdir()
+    (tmp_path / "patches" / "val").symlink_to(bapps)
+    found = read_dataset(tmp_path / "patches").comparisons
+    assert [one.type for one in found] == ["val/cnn", "val/traditional"]
+
+
 def test_what_is_no_data_set(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no known layout"):
         read_dataset(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -89,6 +90,26 @@ def number(text: str, line: Line) -> float:
     return value
 
 
+def folders_below(folder: Path) -> Iterator[Path]:
+    """A folder and all below it, sorted; those that are linked are followed, each but once."""
+    seen: set[str] = set()
+    for here, below, _ in os.walk(folder, followlinks=True):
+        below.sort()
+        real = os.path.realpath(here)
+        if real in seen:  # a link to a folder that was seen, perhaps to one above
+            below.clear()
+            continue
+        seen.add(real)
+        yield Path(here)
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files in :func:`folders_below`, sorted."""
+    return sorted(
+        path for here in folders_below(folder) for path in here.iterdir() if not path.is_dir()
+    )
+
+
 class ImageFiles:
     """Image files under a folder, found by name whatever the case.
 
@@ -101,7 +122,7 @@ class ImageFiles:
         self.folder = folder
         self._by_name: dict[str, list[Path]] = {}
         self._by_stem: dict[str, list[Path]] = {}
-        for path in sorted(folder.rglob("*")):
+        for path in files_below(folder):
             if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
                 self._by_name.setdefault(path.name.lower(), []).append(path)
                 self._by_stem.setdefault(path.stem.lower(), []).append(path)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from relqa_loss.evaluation.datasets._tables import folders_below
 from relqa_loss.evaluation.datasets.records import Comparison, OpinionDataset
 
 
@@ -45,7 +46,7 @@ def read_bapps(root: Path) -> OpinionDataset:
 
 def judged_folders(root: Path) -> list[Path]:
     """Folders with judgements, ``root`` itself included, sorted."""
-    return sorted(path.parent for path in (root / "judge", *root.rglob("*/judge")) if path.is_dir())
+    return sorted(folder for folder in folders_below(root) if (folder / "judge").is_dir())
 
 
 def _share(path: Path) -> float:

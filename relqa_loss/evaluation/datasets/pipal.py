@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from relqa_loss.evaluation.datasets._tables import ImageFiles, lines_of, number
+from relqa_loss.evaluation.datasets._tables import ImageFiles, files_below, lines_of, number
 from relqa_loss.evaluation.datasets.records import OpinionDataset, RatedPair
 
 _NAME = re.compile(r"([A-Za-z]\d+)_(\d+)_(\d+)\.(?:bmp|png)")
@@ -57,5 +57,6 @@ def label_files(root: Path) -> list[Path]:
         path
         for folder in root.iterdir()
         if folder.is_dir() and "label" in folder.name.lower()
-        for path in folder.rglob("*.txt")
+        for path in files_below(folder)
+        if path.suffix == ".txt"
     )
