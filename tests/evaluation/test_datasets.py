@@ -390,6 +390,17 @@ def test_folders_that_lie_elsewhere(bapps: Path, tmp_path: Path) -> None:
     assert [one.type for one in found] == ["val/cnn", "val/traditional"]
 
 
+def test_hidden_files_are_no_data(bapps: Path, tmp_path: Path) -> None:
+    # What a Mac leaves beside every file that it copies to another system, and a notebook's copies.
+    [tree] = [tree for tree in TREES if tree.kind == "pipal"]
+    root = tree.write(tmp_path / "pipal")
+    (root / "Train_Label" / "._A0001.txt").write_bytes(b"\0\x05\x16\x07\xff\xb0")
+    touch(root / "Train_Ref" / ".ipynb_checkpoints" / "A0001.bmp")
+    assert len(read_dataset(root).pairs) == tree.count
+    (bapps / "cnn" / "judge" / "._000000.npy").write_bytes(b"\0\x05\x16\x07\xff\xb0")
+    assert len(read_dataset(bapps).comparisons) == 2
+
+
 def test_what_is_no_data_set(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no known layout"):
         read_dataset(tmp_path)

@@ -91,10 +91,10 @@ def number(text: str, line: Line) -> float:
 
 
 def folders_below(folder: Path) -> Iterator[Path]:
-    """A folder and all below it, sorted; those that are linked are followed, each but once."""
+    """A folder and all below it but hidden ones; linked ones are followed, each but once."""
     seen: set[str] = set()
     for here, below, _ in os.walk(folder, followlinks=True):
-        below.sort()
+        below[:] = sorted(name for name in below if not name.startswith("."))
         real = os.path.realpath(here)
         if real in seen:  # a link to a folder that was seen, perhaps to one above
             below.clear()
@@ -104,9 +104,12 @@ def folders_below(folder: Path) -> Iterator[Path]:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """All files in :func:`folders_below`, sorted."""
+    """Files in :func:`folders_below`, sorted, but hidden ones: Macs leave a ``._NAME`` by each."""
     return sorted(
-        path for here in folders_below(folder) for path in here.iterdir() if not path.is_dir()
+        path
+        for here in folders_below(folder)
+        for path in here.iterdir()
+        if not path.name.startswith(".") and not path.is_dir()
     )
 
 

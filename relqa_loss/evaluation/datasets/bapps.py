@@ -30,7 +30,7 @@ def read_bapps(root: Path) -> OpinionDataset:
     comparisons = []
     for folder in judged_folders(root):
         kind = folder.name if folder == root else folder.relative_to(root).as_posix()
-        for judgement in sorted((folder / "judge").glob("*.npy")):
+        for judgement in sorted((folder / "judge").glob("[!.]*.npy")):
             paths = {part: folder / part / f"{judgement.stem}.png" for part in ("ref", "p0", "p1")}
             for path in paths.values():
                 if not path.is_file():
