@@ -122,6 +122,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--short-side must be at least 32, got {arguments.short_side}")
     if arguments.samples < 1:
         raise ValueError(f"--samples must be at least 1, got {arguments.samples}")
+    if arguments.seed < 0:
+        raise ValueError(f"--seed must be at least 0, got {arguments.seed}")
 
 
 def _settings(

@@ -181,6 +181,8 @@ def calibrate(
         raise ValueError(f"the opinions of all images are the same, {y[0]:g}: there is no scale")
     if samples < 1:
         raise ValueError(f"samples must be at least 1, got {samples}")
+    if seed < 0:
+        raise ValueError(f"seed must be at least 0, got {seed}")
     if not 0 < level < 1:
         raise ValueError(f"level must be in (0, 1), got {level}")
     logistic = fit_logistic(x, y)

@@ -288,6 +288,7 @@ def test_two_alternatives(rated: Path, metric, tmp_path: Path) -> None:  # type:
         (["--kind", "tid2014"], "unknown kind of data set 'tid2014'"),
         (["--kind", "tid2013"], "kind tid2013 is a folder"),
         (["--short-side", "8"], "--short-side must be at least 32"),
+        (["--seed", "-1"], "--seed must be at least 0, got -1"),
         (["--metric", "my_metric:two_values"], "my_metric:two_values gave shape (2,)"),
         (["--metric", "my_metric:infinite"], "0 of 30 images could be judged"),
         (["--weights", "no-such"], "no-such"),

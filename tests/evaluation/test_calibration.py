@@ -112,6 +112,7 @@ def test_a_calibration_is_for_one_metric_and_one_network(made: Calibration) -> N
         ({"values": np.full(300, np.nan)}, "finite"),
         ({"values": np.full(300, 0.5)}, "same value, 0.5"),
         ({"opinions": np.full(300, 3.0), "falling": True}, "all images are the same, 3"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"samples": 0}, "samples must be"),
         ({"level": 1.0}, "level must be"),
         ({"scenes": [1, 2]}, "expected 300 scenes"),
