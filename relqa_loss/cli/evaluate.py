@@ -78,6 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     _check(arguments)
     specs = list(dict.fromkeys(arguments.metric or ["relqa:distance"]))
+    _take_gpu(arguments.device)
     device = resolve_device(arguments.device)
     dataset = read_dataset(
         arguments.dataset, arguments.kind, lower_is_better=arguments.lower_is_better
@@ -124,6 +125,15 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--samples must be at least 1, got {arguments.samples}")
     if arguments.seed < 0:
         raise ValueError(f"--seed must be at least 0, got {arguments.seed}")
+
+
+def _take_gpu(device: str) -> None:
+    """Under torchrun, a GPU for each process of a machine: without a number it is the first's."""
+    import torch
+
+    if device in ("cuda", "auto") and "LOCAL_RANK" in os.environ and torch.cuda.is_available():
+        # Not a number in the device's name: a metric of the user's may say "cuda", too.
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
 
 
 def _settings(

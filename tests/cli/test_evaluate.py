@@ -339,6 +339,30 @@ def test_a_folder_that_not_all_processes_see(tmp_path: Path) -> None:
     assert len(share(tmp_path / "here", 0, resume=True).close()) == 4
 
 
+@pytest.mark.parametrize(("device", "chosen"), [("cuda", [1]), ("auto", [1]), ("cpu", [])])
+def test_each_process_has_a_gpu_of_its_own(
+    rated: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    chosen: list[int],
+) -> None:
+    taken: list[int] = []
+
+    def resolve(name: str) -> str:
+        raise ValueError("far enough")  # there need not be a GPU
+
+    monkeypatch.setattr("relqa_loss.cli.evaluate.resolve_device", resolve)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    assert evaluate(rated, "--device", device, "--out", tmp_path / "out") == 2
+    assert not taken
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert evaluate(rated, "--device", device, "--out", tmp_path / "out") == 2
+    assert taken == chosen
+
+
 def test_several_processes_give_the_same(rated: Path, metric, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     assert evaluate(rated, "--metric", "my_metric:error", "--out", alone) == 0
