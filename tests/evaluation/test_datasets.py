@@ -401,6 +401,19 @@ def test_hidden_files_are_no_data(bapps: Path, tmp_path: Path) -> None:
     assert len(read_dataset(bapps).comparisons) == 2
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_the_header_tells_the_separator(separator: str, tmp_path: Path) -> None:
+    other = ";" if separator == "," else ","
+    names = [f"a{other} b{other} c{other} d.png", f"a{other} b{other} c{other} d{other} q5.png"]
+    for name in names:
+        touch(tmp_path / name)
+    header = separator.join(("reference", "distorted", "score"))
+    row = separator.join((*(f'"{name}"' for name in names), "3"))
+    (tmp_path / "mine.csv").write_text(f"{header}\n{row}\n")
+    [pair] = read_dataset(tmp_path / "mine.csv").pairs
+    assert [pair.reference.name, pair.distorted.name] == names
+
+
 def test_what_is_no_data_set(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no known layout"):
         read_dataset(tmp_path)

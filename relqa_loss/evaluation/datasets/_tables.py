@@ -53,9 +53,8 @@ def table_of(
         FileNotFoundError: If there is no such file.
         ValueError: If no line has the required columns, or a row is too short.
     """
-    text = _text(path)
-    separator = max(",;\t", key=text.count)
-    reader = csv.reader(text.splitlines(), delimiter=separator)
+    lines = _text(path).splitlines()
+    reader = csv.reader(lines, delimiter=_separator(lines, required))
     places: dict[str, int] | None = None
     for cells in reader:
         row = [cell.strip() for cell in cells]
@@ -183,6 +182,15 @@ def _text(path: Path) -> str:
         return path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not a text file in UTF-8 ({error.reason})") from None
+
+
+def _separator(lines: Sequence[str], required: Mapping[str, Sequence[str]]) -> str:
+    """The one that makes a header of some line: names of files may be full of the others."""
+    for separator in ",;\t":
+        for row in csv.reader(lines, delimiter=separator):
+            if len(_columns([cell.strip() for cell in row], required)) == len(required):
+                return separator
+    return ","
 
 
 def _columns(header: Sequence[str], names: Mapping[str, Sequence[str]]) -> dict[str, int]:
