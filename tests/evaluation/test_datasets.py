@@ -368,6 +368,20 @@ def test_images_with_a_score_are_no_references(tmp_path: Path) -> None:
         read_dataset(tmp_path, "toyama")
 
 
+def test_images_given_by_their_whole_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [tree] = [tree for tree in TREES if tree.kind == "toyama"]
+    # No word of the path above the data set tells a type.
+    root = tree.write(tmp_path / "noise" / "toyama")
+    elsewhere = touch(tmp_path / "jp2k" / "kp05_12.bmp")
+    given = [root / "jpeg" / "kp05_1.bmp", elsewhere]
+    rows = [f"{path},3\n" for path in given]
+    (root / "mos.csv").write_text("".join(["distorted,score\n", *rows]))
+    monkeypatch.chdir(tmp_path)
+    pairs = read_dataset("noise/toyama", "toyama").pairs
+    assert [pair.distorted for pair in pairs] == given
+    assert [pair.type for pair in pairs] == ["JPEG", "JPEG 2000"]
+
+
 def test_a_name_that_several_images_bear(tmp_path: Path) -> None:
     [tree] = [tree for tree in TREES if tree.kind == "cid22"]
     touch(tree.write(tmp_path) / "compressed" / "2" / "1.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def _read(root: Path, kind: str, scale: str) -> OpinionDataset:
                 reference=images.find(named, line),
                 distorted=distorted,
                 score=number(row["score"], line),
-                type=row.get("type") or _type_of(distorted.relative_to(root)),
+                type=row.get("type") or _type_of(distorted, root),
             )
         )
     return OpinionDataset(kind, root, scale, True, tuple(pairs))
@@ -107,6 +108,10 @@ def _goes_on(last: str, following: str) -> bool:
     return (last.isdigit() and following.isdigit()) or (last.isalpha() and following.isalpha())
 
 
-def _type_of(path: Path) -> str:
-    text = path.as_posix().lower()
+def _type_of(path: Path, root: Path) -> str:
+    # The table may give whole paths, and the root may not be one.
+    path, root = Path(os.path.abspath(path)), Path(os.path.abspath(root))
+    # Of an image elsewhere, the folder and the name: what stands above may be about anything.
+    parts = path.relative_to(root).parts if path.is_relative_to(root) else path.parts[-2:]
+    text = "/".join(parts).lower()
     return next((name for name, signs in _TYPES if any(sign in text for sign in signs)), "")
