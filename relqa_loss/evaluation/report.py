@@ -52,7 +52,10 @@ def write_html(record: Mapping[str, Any], rows: Sequence[Measured]) -> str:
         _overall(metrics),
     ]
     if any(metric["by_type"] for metric in metrics.values()):
-        parts += [f"<h2>{'2AFC' if compared else 'SRCC'} by type</h2>", _by_type(metrics)]
+        parts += [
+            f"<h2>{'2AFC' if compared else 'SRCC'} by type</h2>",
+            _by_type(metrics, record["resampled"]),
+        ]
     if record["differences"]:
         parts += ["<h2>Differences in SRCC, same images</h2>", _differences(record["differences"])]
     if not compared:
@@ -95,14 +98,20 @@ def _overall(metrics: Mapping[str, Any]) -> str:
     return _table(lines)
 
 
-def _by_type(metrics: Mapping[str, Any]) -> str:
+def _by_type(metrics: Mapping[str, Any], resampled: str) -> str:
     first = next(iter(metrics.values()))["by_type"]
     lines = [["type", "images", *metrics]]
     for name, overall in first.items():
         key = "two_afc" if "two_afc" in overall else "srcc"
         figures = [figure_text(metric["by_type"][name][key]) for metric in metrics.values()]
         lines.append([name or "(none)", str(overall["count"]), *figures])
-    return _table(lines)
+    alone = [name or "(none)" for name, part in first.items() if part["resampled"] != resampled]
+    if not alone:
+        return _table(lines)
+    names = html.escape(", ".join(alone))
+    return _table(lines) + (
+        f"<p><small>Resamples of pairs, for want of references: {names}.</small></p>"
+    )
 
 
 def _differences(differences: Sequence[Mapping[str, Any]]) -> str:

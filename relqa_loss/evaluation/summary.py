@@ -45,7 +45,8 @@ def summarise(
     Returns:
         ``kind``, ``scale``, ``higher_is_better``, ``count``, ``resampled`` (``"scenes"`` or
         ``"pairs"``), ``excluded`` (image and error), ``metrics`` (``higher_is_better``,
-        ``direction_known``, ``overall``, ``by_type``) and ``differences`` (pairs of metrics).
+        ``direction_known``, ``overall``, ``by_type``, the last two with a ``resampled`` of their
+        own) and ``differences`` (pairs of metrics).
 
     Raises:
         ValueError: If too few rows are left.
@@ -136,14 +137,16 @@ class _Figures:
         scenes = None if self.scenes is None else [self.scenes[k] for k in index]
         if scenes is not None and len(set(scenes)) < FEWEST_SCENES:
             scenes = None
+        resampled = "pairs" if scenes is None else "scenes"
         part, opinions = values[index], self.opinions[index]
         if self.compared:
             # Quality to distance: the closer image has the higher value.
             figure = two_alternative(
                 -part[:, 0], -part[:, 1], opinions, scenes=scenes, **self.options
             )
-            return {"count": len(index), "two_afc": asdict(figure)}
-        return asdict(agreement(part[:, 0], opinions, scenes=scenes, **self.options))
+            return {"count": len(index), "resampled": resampled, "two_afc": asdict(figure)}
+        found = agreement(part[:, 0], opinions, scenes=scenes, **self.options)
+        return {"resampled": resampled, **asdict(found)}
 
     def difference(self, one: Array, two: Array) -> dict[str, Any]:
         """See :func:`~relqa_loss.evaluation.statistics.compare`."""

@@ -139,6 +139,24 @@ def test_values_figures_and_report(rated: Path, weights: str, tmp_path: Path, ca
     assert "relqa:distance: a high value" not in printed.err
 
 
+def test_a_type_of_few_references_is_resampled_image_by_image(
+    rated: Path,
+    metric,  # type: ignore[no-untyped-def]
+    tmp_path: Path,
+) -> None:
+    lines = rated.read_text().splitlines()
+    few = [line for line in lines if not line.startswith(("3", "4")) or "blur" in line]
+    rated.write_text("\n".join(few) + "\n")
+    assert evaluate(rated, "--metric", "my_metric:error", "--out", tmp_path / "out") == 0
+    record = figures(tmp_path / "out")
+    parts = record["metrics"]["my_metric:error"]
+    assert parts["overall"]["resampled"] == record["resampled"] == "scenes"
+    found = {name: part["resampled"] for name, part in parts["by_type"].items()}
+    assert found == {"blur": "scenes", "noise": "pairs"}
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert "Resamples of pairs, for want of references: noise" in page
+
+
 def test_a_killed_run_resumes(rated: Path, metric, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     options = ("--metric", "my_metric:error")
