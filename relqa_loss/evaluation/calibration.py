@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from relqa_loss._files import write_atomically
 from relqa_loss.evaluation.logistic import Logistic, fit_logistic
+from relqa_loss.evaluation.statistics import numbered
 
 Array = NDArray[np.float64]
 
@@ -257,10 +258,8 @@ def _members(scenes: Sequence[object] | None, count: int) -> NDArray[np.intp]:
         return np.arange(count)
     if len(scenes) != count:
         raise ValueError(f"expected {count} scenes, got {len(scenes)}")
-    numbers = {scene: number for number, scene in enumerate(dict.fromkeys(scenes))}
-    if len(numbers) < FEWEST_SCENES:
-        return np.arange(count)
-    return np.array([numbers[scene] for scene in scenes], np.intp)
+    members = numbered(scenes)
+    return members if members.max() + 1 >= FEWEST_SCENES else np.arange(count)
 
 
 def _pair(value: Sequence[float]) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from relqa_loss.evaluation.statistics import Figure
+from relqa_loss.evaluation.statistics import Figure, numbered
 
 Array = NDArray[np.float64]
 
@@ -70,7 +70,7 @@ def pair_table(
         )
     if not np.isfinite(values).all():
         raise ValueError("the judges' values must be finite")
-    scene, kind = _numbers(scenes), _numbers(kinds)
+    scene, kind = numbered(scenes), numbered(kinds)
     allowed = (scene[:, None] != scene) & ((kind[:, None] == kind) == same_kind)
     worse = allowed.copy()
     for column in values.T:
@@ -134,8 +134,3 @@ def share_ordered(
         else (float("nan"), float("nan"))
     )
     return Figure(float(won.sum() / all_.sum()), float(low), float(high))
-
-
-def _numbers(labels: Sequence[object]) -> NDArray[np.intp]:
-    numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
-    return np.array([numbers[label] for label in labels], np.intp)

@@ -263,6 +263,14 @@ def williams(first: float, second: float, between: float, count: int) -> float:
     return float(2 * stdtr(count - 3, -abs(t)))
 
 
+def numbered(labels: Sequence[object]) -> NDArray[np.intp]:
+    """A number for each label, equal for equal ones, from 0 in the order in which they come."""
+    # Tensors and arrays give new objects at every look, and tensors and NaN equal no other.
+    plain = list(labels.tolist() if hasattr(labels, "tolist") else labels)
+    numbers = {label: number for number, label in enumerate(dict.fromkeys(plain))}
+    return np.array([numbers[label] for label in plain], np.intp)
+
+
 def _vectors(first: ArrayLike, second: ArrayLike, fewest: int = FEWEST) -> tuple[Array, Array]:
     x, y = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if x.ndim != 1 or x.shape != y.shape:
@@ -283,8 +291,7 @@ def _weights(count: int, scenes: Sequence[object] | None, samples: int, seed: in
     else:
         if len(scenes) != count:
             raise ValueError(f"expected {count} scenes, got {len(scenes)}")
-        numbers = {scene: k for k, scene in enumerate(dict.fromkeys(scenes))}
-        members = np.array([numbers[scene] for scene in scenes])
+        members = numbered(scenes)
     units = int(members.max()) + 1
     generator = np.random.default_rng(seed)
     drawn = generator.integers(0, units, (samples, units))

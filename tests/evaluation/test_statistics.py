@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.stats
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from relqa_loss.evaluation.calibration import calibrate
 from relqa_loss.evaluation.logistic import Logistic, fit_logistic
 from relqa_loss.evaluation.statistics import (
     agreement,
@@ -115,6 +117,20 @@ def test_scenes_widen_the_interval() -> None:
     alone = agreement(x, y, samples=200).srcc
     together = agreement(x, y, samples=200, scenes=np.repeat(np.arange(20), 30).tolist()).srcc
     assert together.high - together.low > 3 * (alone.high - alone.low)
+
+
+def test_scenes_of_any_kind() -> None:
+    x, y = sample(0)
+    numbers = np.arange(60) // 6
+    expected = agreement(x, y, scenes=[f"scene {k}" for k in numbers], samples=20)
+    for scenes in (numbers, torch.from_numpy(numbers), tuple(numbers)):
+        assert agreement(x, y, scenes=scenes, samples=20) == expected
+        assert calibrate(x, y, scenes=scenes, samples=2) == calibrate(
+            x, y, scenes=numbers.tolist(), samples=2
+        )
+    unknown = np.where(numbers < 9, numbers, np.nan)  # each image for itself
+    alone = [int(k) if k < 9 else f"image {i}" for i, k in enumerate(numbers)]
+    assert agreement(x, y, scenes=unknown, samples=20) == agreement(x, y, scenes=alone, samples=20)
 
 
 def test_seed_decides() -> None:
