@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from relqa_loss._files import write_atomically
+from relqa_loss._files import encoded, write_atomically
 from relqa_loss.evaluation.logistic import Logistic, fit_logistic
 from relqa_loss.evaluation.statistics import numbered
 
@@ -123,7 +123,7 @@ class Calibration:
             "resamples": [[c.start, c.end, c.middle, c.width] for c in self.resamples],
         }
         text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-        write_atomically(Path(path), text.encode())
+        write_atomically(Path(path), encoded(text))
 
 
 def calibrate(

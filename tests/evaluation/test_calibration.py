@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,12 @@ def test_saved_and_loaded(made: Calibration, tmp_path: Path) -> None:
     x = [0.1, 1.0, 1.9]
     for name in ("value", "low", "high", "curve_low"):
         assert np.array_equal(getattr(load_calibration(path)(x), name), getattr(made(x), name))
+
+
+def test_saved_with_a_name_that_is_no_utf8(made: Calibration, tmp_path: Path) -> None:
+    odd = replace(made, about={"weights": "caf\udce9@c723a4c3"})  # of a file caf\xe9.safetensors
+    odd.save(tmp_path / "odd.json")
+    assert load_calibration(tmp_path / "odd.json") == odd
 
 
 def test_equal_seeds_give_equal_calibrations(distances: np.ndarray) -> None:  # type: ignore[type-arg]
