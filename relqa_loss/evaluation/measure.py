@@ -19,6 +19,8 @@ from relqa_loss.imageio import read_image
 
 VALUES, SETTINGS = "values.csv", "settings.json"
 _PART = "values.part-{}.csv"
+_LONGEST = 1000
+"""Characters of an error that are kept: a metric may print images, and CSV files have limits."""
 _FIELDS = ("number", "reference", "image", "second", "opinion", "type")
 
 
@@ -84,8 +86,8 @@ def measure(
                     )
             values = {c.spec: tuple(c(image, reference) for image in images) for c in contenders}
         except (ValueError, OSError, MemoryError) as error:
-            text = str(error) or type(error).__name__
-            yield Measured(item, {}, " ".join(text.split()))
+            text = " ".join((str(error) or type(error).__name__).split())
+            yield Measured(item, {}, text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …")
         else:
             yield Measured(item, values)
 

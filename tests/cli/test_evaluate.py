@@ -38,6 +38,9 @@ def constant(preds, target):
 def dividing(preds, target):
     return 1 / int((preds - target).abs().mean() < 0.05)
 
+def wordy(preds, target):
+    raise ValueError(f"cannot judge {preds.tolist()}")
+
 def two_values(preds, target):
     return torch.zeros(2)
 
@@ -245,6 +248,22 @@ def test_images_on_which_a_metric_fails_are_left_out(
     record = figures(tmp_path / "out")
     assert 5 <= record["count"] < 30
     assert len(record["excluded"]) == 30 - record["count"]
+
+
+def test_a_metric_that_says_much_when_it_fails(
+    rated: Path,
+    metric,  # type: ignore[no-untyped-def]
+    tmp_path: Path,
+    capsys,
+) -> None:
+    options = ("--metric", "my_metric:wordy", "--out", tmp_path / "out")
+    for more in ([], ["--resume"]):
+        assert evaluate(rated, *options, *more) == 2
+        said = capsys.readouterr().err
+        assert "error: " in said
+        assert "my_metric:wordy failed: ValueError: cannot judge [[[[0." in said
+        assert "0 of 30 images could be judged" in said
+        assert len(said) < 20_000
 
 
 def test_dollars_in_a_type_are_no_mathematics(rated: Path, metric, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
