@@ -308,6 +308,19 @@ def test_live_with_a_damaged_file(live: Callable[..., Path]) -> None:
         read_dataset(root)
 
 
+@pytest.mark.parametrize("left", [127, 150, -20])
+def test_live_with_a_file_cut_off(live: Callable[..., Path], left: int) -> None:
+    labels = live() / "dmos_realigned.mat"
+    content = labels.read_bytes()
+    labels.write_bytes(content[:left])
+    with pytest.raises(ValueError, match=r"dmos_realigned.mat: not a MATLAB file"):
+        read_dataset(labels.parent)
+    # A compressed variable that is none is an error of zlib's own.
+    labels.write_bytes(content[:128] + b"\x0f\0\0\0\x08\0\0\0no zlib.")
+    with pytest.raises(ValueError, match=r"dmos_realigned.mat: not a MATLAB file"):
+        read_dataset(labels.parent)
+
+
 def test_bapps(bapps: Path) -> None:
     dataset = read_dataset(bapps)
     assert not dataset.pairs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -78,15 +79,15 @@ def read_live(root: Path) -> OpinionDataset:
 def _vector(path: Path, name: str) -> list[Any]:
     try:
         from scipy.io import loadmat
-        from scipy.io.matlab import MatReadError
     except ImportError as error:
         raise ImportError(
             "reading .mat files needs SciPy, which is not installed: "
             "pip install 'relqa-loss[train]'"
         ) from error
+    file = BytesIO(path.read_bytes())
     try:
-        content = loadmat(path)
-    except (MatReadError, ValueError, NotImplementedError, TypeError, IndexError) as error:
+        content = loadmat(file)
+    except Exception as error:  # of a file cut off: OSError without its name, zlib.error, …
         raise ValueError(f"{path}: not a MATLAB file that SciPy reads ({error})") from error
     if name not in content:
         known = ", ".join(key for key in content if not key.startswith("__"))
