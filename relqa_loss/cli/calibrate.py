@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the sub-command."""
     import numpy as np
 
-    from relqa_loss.evaluation.calibration import calibrate
+    from relqa_loss.evaluation.calibration import FEWEST_SCENES, calibrate
     from relqa_loss.evaluation.finished import read_evaluation
 
     rated = read_evaluation(arguments.evaluation, arguments.metric)
@@ -53,9 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
     )
     calibration.save(arguments.out)
     about = calibration.about
+    left = "references" if about["references"] >= FEWEST_SCENES else "images"
     print(
         f"{arguments.metric} to {about['scale']}: {calibration.count} images of "
-        f"{about['references']} references; error where a reference was left out of the fit: "
+        f"{about['references']} references; error where {left} were left out of the fit: "
         f"{calibration.rmse:.3g} (root mean square)"
     )
     places = np.quantile(rated.values, [0.05, 0.25, 0.5, 0.75, 0.95])

@@ -113,6 +113,19 @@ def test_distances_that_were_not_seen_are_noted(
     assert "black.png" in notes[0]
 
 
+def test_what_was_left_out_of_the_fit(evaluated: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    for name in ("figures.json", "settings.json"):
+        (tmp_path / name).write_bytes((evaluated / name).read_bytes())
+    text = (evaluated / "values.csv").read_text("utf-8")
+    for many, said in ((6, "references were left out"), (4, "images were left out")):
+        for scene in range(many, 6):
+            text = text.replace(f"/{scene}.png", "/0.png")
+        (tmp_path / "values.csv").write_text(text)
+        assert calibrate(tmp_path, "--out", tmp_path / "scale.json") == 0
+        printed = capsys.readouterr().out
+        assert f"24 images of {many} references; error where {said} of the fit" in printed
+
+
 def test_another_metric(folder: Path, evaluated: Path, weights: str, capsys) -> None:  # type: ignore[no-untyped-def]
     out = folder / "psnr.json"
     assert calibrate(evaluated, "--out", out, "--metric", "torchmetrics:psnr") == 0
