@@ -343,6 +343,15 @@ def test_bapps_with_a_wrong_judgement_or_a_missing_patch(bapps: Path) -> None:
         read_dataset(bapps)
 
 
+def test_a_decimal_comma_is_explained(tmp_path: Path) -> None:
+    # As spreadsheets save semicolons where decimals have commas.
+    [tree] = [tree for tree in TREES if tree.kind == "toyama"]
+    labels = tree.write(tmp_path) / "mos.csv"
+    labels.write_text(labels.read_text().replace("4.5", "4,5"))
+    with pytest.raises(ValueError, match=r"line 2: '4,5' is not a number; write decimals with a p"):
+        read_dataset(tmp_path, "toyama")
+
+
 def test_direction_of_a_csv_file(tmp_path: Path) -> None:
     path = TREES[-1].write(tmp_path)
     assert not read_dataset(path, lower_is_better=True).higher_is_better

@@ -85,7 +85,8 @@ def number(text: str, line: Line) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise ValueError(f"{line}: {text!r} is not a number")
+        hint = "; write decimals with a point" if "," in text else ""
+        raise ValueError(f"{line}: {text!r} is not a number{hint}")
     return value
 
 
