@@ -31,7 +31,8 @@ class RelationalSelection(Callback):  # type: ignore[misc, unused-ignore]
     several processes, or shuffled images, keys are what pairs the scores. The mean is logged as
     ``val/relational_loss`` (or ``val/relational_distance``) before ``ModelCheckpoint`` looks for
     it, so ``ModelCheckpoint(monitor="val/relational_loss", mode="min")`` works as well:
-    :attr:`monitor` and :attr:`mode` are what it needs. ``trainer.validate(model)`` before
+    :attr:`monitor` and :attr:`mode` are what it needs. Where averaged weights are validated, as by
+    Lightning's ``EMAWeightAveraging``, those are kept. ``trainer.validate(model)`` before
     ``trainer.fit`` makes the untrained model step 0; the sanity check does not count, nor does a
     validation of trained weights.
 
@@ -90,6 +91,9 @@ class RelationalSelection(Callback):  # type: ignore[misc, unused-ignore]
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Open the folder, so that one that cannot be written to is found out at once."""
         if stage in ("fit", "validate"):
+            # Callbacks that validate averaged weights put the trained ones back at the end of it,
+            # in the order of the list: the weights that were scored have to be taken before.
+            trainer.callbacks = sorted(trainer.callbacks, key=lambda callback: callback is not self)
             self._shared.open()
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -149,3 +149,37 @@ def test_trained_weights_are_no_step_0_in_a_new_trainer(
     new.validate(module, loader, tmp_path / "last.ckpt", verbose=False)
     assert other.selector is not None
     assert other.selector.entries == ()
+
+
+class Swapped(pl.Callback):  # type: ignore[misc, name-defined]
+    """Validates other weights than those in training, as Lightning's ``WeightAveraging`` does."""
+
+    def on_validation_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        self.trained = pl_module.tiny.gain.detach().clone()
+        pl_module.tiny.gain.data.mul_(0.5)
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        pl_module.tiny.gain.data.copy_(self.trained)
+
+
+def test_weights_that_were_validated_are_kept(
+    tmp_path: Path, tiny: Any, loader: Any, data: Any
+) -> None:
+    callback = RelationalSelection(tmp_path / "selection")
+    swapped = Swapped()
+    # The module sets its gain after the callbacks, so only the validation of step 0 is swapped.
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        default_root_dir=tmp_path,
+        logger=False,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        callbacks=[swapped, callback],
+    )
+    trainer.validate(Module(tiny, ()), loader, verbose=False)
+    assert callback.selector is not None
+    assert callback.selector.chosen is not None
+    gain = callback.selector.load()["tiny.gain"]
+    expected = RelationalLoss(reduction="none")(data.tensors[0] * gain, data.tensors[1])
+    assert callback.selector.chosen.values == pytest.approx(expected.tolist(), rel=1e-6)
+    assert torch.equal(tiny.gain, swapped.trained)
