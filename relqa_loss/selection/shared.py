@@ -24,7 +24,7 @@ class SharedSelection:
     no process waits for one that has stopped.
 
     Args:
-        folder: Of the selector.
+        folder: Of the selector; ``None`` keeps scores only.
         scores: Collects the images; also gives ``mode`` and ``metric`` of the selector.
         options: Further ones of :class:`CheckpointSelector`.
 
@@ -47,7 +47,7 @@ class SharedSelection:
 
     def __init__(
         self,
-        folder: str | os.PathLike[str],
+        folder: str | os.PathLike[str] | None,
         scores: ImageScores | None = None,
         **options: Any,
     ) -> None:

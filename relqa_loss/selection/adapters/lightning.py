@@ -34,7 +34,7 @@ class RelationalSelection(Callback):  # type: ignore[misc, unused-ignore]
     :attr:`monitor` and :attr:`mode` are what it needs. Where averaged weights are validated, as by
     Lightning's ``EMAWeightAveraging``, those are kept. ``trainer.validate(model)`` before
     ``trainer.fit`` makes the untrained model step 0; the sanity check does not count, nor does a
-    validation of trained weights.
+    validation of trained weights. ``Trainer(fast_dev_run=True)`` leaves the folder alone.
 
     Args:
         folder: For weights and ledger, on the first process.
@@ -64,7 +64,7 @@ class RelationalSelection(Callback):  # type: ignore[misc, unused-ignore]
         pairs: Pairs | None = None,
         **options: Any,
     ) -> None:
-        self._shared = SharedSelection(folder, scores, **options)
+        self._run = self._shared = SharedSelection(folder, scores, **options)
         self._pairs = pairs
         self._counting = False
 
@@ -94,6 +94,10 @@ class RelationalSelection(Callback):  # type: ignore[misc, unused-ignore]
             # Callbacks that validate averaged weights put the trained ones back at the end of it,
             # in the order of the list: the weights that were scored have to be taken before.
             trainer.callbacks = sorted(trainer.callbacks, key=lambda callback: callback is not self)
+            self._shared = self._run
+            if trainer.fast_dev_run:
+                # Lightning leaves no checkpoints of it; a ledger would stop the run itself.
+                self._shared = SharedSelection(None, self._run.scores, **self._run.options)
             self._shared.open()
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -183,3 +183,22 @@ def test_weights_that_were_validated_are_kept(
     expected = RelationalLoss(reduction="none")(data.tensors[0] * gain, data.tensors[1])
     assert callback.selector.chosen.values == pytest.approx(expected.tolist(), rel=1e-6)
     assert torch.equal(tiny.gain, swapped.trained)
+
+
+def test_a_fast_dev_run_leaves_the_folder_alone(tmp_path: Path, tiny: Any, loader: Any) -> None:
+    folder = tmp_path / "selection"
+    callback = RelationalSelection(folder)
+    options = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False}
+    rehearsal = pl.Trainer(fast_dev_run=True, callbacks=[callback], **options)
+    module = Module(tiny, (0.7,))
+    rehearsal.validate(module, loader, verbose=False)
+    rehearsal.fit(module, loader, loader)
+    assert not folder.exists()
+    assert callback.monitor in rehearsal.callback_metrics
+    assert callback.decision is not None
+    # The run itself, of all images, goes by the same callback or by a new one.
+    tiny.gain.data.fill_(0.5)
+    fit(tmp_path, tiny, loader, callback)
+    assert callback.selector is not None
+    assert [entry.step for entry in callback.selector.entries] == [0, 3, 6, 9, 12]
+    assert callback.selector.load()["tiny.gain"].numel() == 3
