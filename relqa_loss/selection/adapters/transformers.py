@@ -60,6 +60,11 @@ class RelationalMetrics:
         self.metric_prefix = metric_prefix
         self._complete = True
 
+    def reset(self) -> None:
+        """Forget the batches of an evaluation that was stopped half-way; the next begins anew."""
+        self.scores.reset()
+        self._complete = True
+
     def best_model_arguments(self) -> dict[str, Any]:
         """For ``TrainingArguments``, which takes any metric not named ``…loss`` for a gain."""
         return {
@@ -149,6 +154,8 @@ class RelationalSelection(TrainerCallback):  # type: ignore[misc, unused-ignore]
     ) -> None:
         """Open the folder, so that one that cannot be written to is found out at once."""
         self._training, self._decided, self._others = True, False, set()
+        # A training that was interrupted in an evaluation, as in a notebook, leaves a part of it.
+        self._metrics.reset()
         self._shared.open()
 
     def on_train_end(

@@ -209,3 +209,24 @@ def test_sets_of_which_none_decides_are_an_error(
     with pytest.raises(ValueError, match=rf"{prefix}'.*metric_prefix='eval_easy'"):
         trainer.train()
     assert trainer.state.global_step == 3 * epochs
+
+
+def test_a_training_after_one_that_was_interrupted_in_its_evaluation(
+    tmp_path: Path, data: Any
+) -> None:
+    trainer, callback, model = make(tmp_path, data, by_batch=True)
+    forward, calls = model.forward, []
+
+    def interrupted(image: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        calls.append(model.training)
+        if calls.count(False) == 2:
+            raise KeyboardInterrupt
+        result: dict[str, Tensor] = forward(image, labels)
+        return result
+
+    model.forward = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    model.forward = forward
+    trainer.train()
+    assert [len(entry.values) for entry in callback.selector.entries] == [len(data)] * len(GAINS)
