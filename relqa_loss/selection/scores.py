@@ -43,7 +43,9 @@ class ImageScores:
         >>> scores.add(target, target)
         >>> scores.values, scores.profile["noise"]
         ([0.0, 0.0], 0.0)
-        >>> selector = CheckpointSelector(mode=scores.mode, metric=scores.metric)
+        >>> selector = CheckpointSelector(
+        ...     mode=scores.mode, metric=scores.metric, version=scores.version
+        ... )
         >>> selector.update(0, scores.values, profile=scores.profile).chosen
         True
     """
@@ -61,7 +63,9 @@ class ImageScores:
         if metric not in ("loss", "distance", "score"):
             raise ValueError(f"metric must be 'loss', 'distance' or 'score', got {metric!r}")
         check_options(data_range, on_out_of_range)
-        self.channels = find_weights(weights).config.channels
+        record = find_weights(weights)
+        self.channels = record.config.channels
+        self._weights_version = record.version
         channel_factors(channel_weights, self.channels)
         self.metric = metric
         self.data_range = data_range
@@ -81,6 +85,15 @@ class ImageScores:
     def name(self) -> str:
         """For logs: ``relational_loss``, ``relational_distance`` or ``relational_score``."""
         return f"relational_{self.metric}"
+
+    @property
+    def version(self) -> str:
+        """Name and hash of the weights, and the options that change scores of images in range."""
+        options = f"data_range={self.data_range:g}"
+        factors = {name: float(self.channel_weights[name]) for name in sorted(self.channel_weights)}
+        if factors:
+            options += f", channel_weights={factors}"
+        return f"{self._weights_version}({options})"
 
     @property
     def values(self) -> dict[str, float] | list[float]:

@@ -45,6 +45,8 @@ class CheckpointSelector:
         keep: How many of the best checkpoints keep their weights, the chosen one always; ``None``
             for all candidates.
         metric: Its name, for the sentences.
+        version: What the scores depend on, such as :attr:`ImageScores.version`. A ledger of
+            another one is not continued: its scores are on another scale.
         confidence: Level of the intervals.
         resamples: Of the bootstrap.
         seed: Of the bootstrap.
@@ -82,6 +84,7 @@ step 0 stays chosen'
         baseline: Mapping[str, Any] | None = None,
         keep: int | None = 1,
         metric: str = "loss",
+        version: str | None = None,
         confidence: float = 0.95,
         resamples: int = 2000,
         seed: int = 0,
@@ -111,6 +114,7 @@ step 0 stays chosen'
                 "baseline": self._baseline,
                 "keep": keep,
                 "metric": metric,
+                "version": version,
                 "confidence": confidence,
                 "resamples": resamples,
                 "seed": seed,
@@ -230,7 +234,11 @@ step 0 stays chosen'
                 ledger = Ledger.from_json(store.ledger_path.read_text("utf-8"))
             except ValueError as error:
                 raise ValueError(f"{store.ledger_path}: {error}") from error
-            for name, value in self._ledger.settings.items():
+            # One of the two may not know: a ledger of before, or who only looks at the choice.
+            begun, given = ledger.settings.get("version"), self._ledger.settings["version"]
+            settings = {**self._ledger.settings, "version": given or begun}
+            ledger = replace(ledger, settings={**ledger.settings, "version": begun or given})
+            for name, value in settings.items():
                 if ledger.settings.get(name) != value:
                     raise ValueError(
                         f"{store.ledger_path} was begun with {name}="

@@ -25,7 +25,7 @@ class SharedSelection:
 
     Args:
         folder: Of the selector; ``None`` keeps scores only.
-        scores: Collects the images; also gives ``mode`` and ``metric`` of the selector.
+        scores: Collects the images; gives ``mode``, ``metric`` and ``version`` of the selector.
         options: Further ones of :class:`CheckpointSelector`.
 
     Attributes:
@@ -52,7 +52,7 @@ class SharedSelection:
         **options: Any,
     ) -> None:
         self.scores = ImageScores() if scores is None else scores
-        for name in ("mode", "metric"):
+        for name in ("mode", "metric", "version"):
             given = options.setdefault(name, getattr(self.scores, name))
             if given != getattr(self.scores, name):
                 raise ValueError(

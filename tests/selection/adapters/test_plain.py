@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -173,3 +174,38 @@ def test_selection_itself_imports_no_framework() -> None:
         "sys.exit(', '.join(names & set(sys.modules)) or 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_scores_of_other_weights_are_not_mixed_after_a_resume(tmp_path: Path) -> None:
+    images = torch.rand(1, 3, 32, 32)
+
+    def resumed(folder: str = "run", **options: Any) -> Any:
+        shared = SharedSelection(tmp_path / folder, ImageScores(maps=False, **options), resume=True)
+        shared.scores.add(images, images * 0.9)
+        shared.decide(0, {})
+        return shared.selector
+
+    first = resumed()
+    others = [
+        {"weights": "relqa-nano"},
+        {"data_range": 2.0},
+        {"channel_weights": {"ringing": 2.0}},
+    ]
+    for other in others:
+        with pytest.raises(ValueError, match=r"was begun with version='relqa-base@.*new folder"):
+            resumed(**other)
+    # What to do with an image out of range does not change the others' scores.
+    assert resumed(on_out_of_range="clamp").entries == first.entries
+    # To look at the choice takes no scores, and a ledger of before has no version.
+    assert CheckpointSelector(tmp_path / "run", resume=True).entries == first.entries
+    with pytest.raises(ValueError, match="was begun with version"):
+        resumed(**others[0])
+    ledger = json.loads((tmp_path / "run" / "ledger.json").read_text("utf-8"))
+    del ledger["settings"]["version"]
+    (tmp_path / "before").mkdir()
+    (tmp_path / "before" / "ledger.json").write_text(json.dumps(ledger), "utf-8")
+    (file,) = (tmp_path / "run").glob("*.safetensors")
+    (tmp_path / "before" / file.name).write_bytes(file.read_bytes())
+    assert resumed("before").entries == first.entries
+    with pytest.raises(ValueError, match="was begun with version"):
+        resumed("before", **others[0])
