@@ -96,6 +96,27 @@ class SharedSelection:
             lambda: self.selector is not None and any(e.step > 0 for e in self.selector.entries)
         )
 
+    def has(self, step: int) -> bool:
+        """Whether the ledger has a checkpoint of this step, the same on all processes.
+
+        All call it.
+
+        Raises:
+            Exception: Whatever :class:`CheckpointSelector` raises.
+        """
+        self.open()
+        return self._on_first(
+            lambda: self.selector is not None and any(e.step == step for e in self.selector.entries)
+        )
+
+    def gathered(self) -> ImageScores:
+        """The scores of all processes, each of which holds those of its own images only."""
+        if not _connected():
+            return self.scores
+        parts: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(parts, self.scores)
+        return self.scores.gathered(parts)
+
     def decide(
         self, step: int, state: Mapping[str, Any] | None, *, gather: bool = True
     ) -> Decision:
@@ -114,11 +135,7 @@ class SharedSelection:
             Exception: Whatever :meth:`CheckpointSelector.update` raises.
         """
         self.open()
-        scores = self.scores
-        if gather and _connected():
-            parts: list[Any] = [None] * dist.get_world_size()
-            dist.all_gather_object(parts, scores)
-            scores = scores.gathered(parts)
+        scores = self.gathered() if gather else self.scores
 
         def update() -> Decision:
             if self.selector is None:

@@ -26,7 +26,9 @@ class RelationalSelection:
     """Chooses checkpoints by the relational loss of what an evaluator puts out.
 
     The mean appears in ``evaluator.state.metrics`` as ``relational_loss`` (or
-    ``relational_score``), for loggers and other handlers attached after this one.
+    ``relational_score``), for loggers and other handlers attached after this one. Runs of the
+    evaluator during a training are checkpoints, and of validation images only; before it, one is
+    of the untrained model. After it, in a new process too, they give the mean and nothing else.
 
     Args:
         folder: For weights and ledger, on the first process.
@@ -65,6 +67,7 @@ class RelationalSelection:
     ) -> None:
         self._shared = SharedSelection(folder, scores, **options)
         self._transform = output_transform
+        self._training = False
 
     @property
     def selector(self) -> CheckpointSelector | None:
@@ -85,9 +88,14 @@ class RelationalSelection:
             model: Its weights are kept; a distributed wrapper is looked through.
         """
         self._shared.open()
+        trainer.add_event_handler(Events.STARTED, self._set_training, True)
+        trainer.add_event_handler(Events.COMPLETED, self._set_training, False)
         evaluator.add_event_handler(Events.EPOCH_STARTED, self._start)
         evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._add)
         evaluator.add_event_handler(Events.EPOCH_COMPLETED, self._finish, trainer, model)
+
+    def _set_training(self, training: bool) -> None:
+        self._training = training
 
     def _start(self, engine: Engine) -> None:
         self._shared.scores.reset()
@@ -105,5 +113,18 @@ class RelationalSelection:
     def _finish(self, engine: Engine, trainer: Engine, model: nn.Module) -> None:
         if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
             model = model.module
-        decision = self._shared.decide(trainer.state.iteration, model.state_dict())
-        engine.state.metrics[self._shared.scores.name] = decision.mean
+        step, scores = trainer.state.iteration, self._shared.scores
+        if self._counts(step):
+            mean = self._shared.decide(step, model.state_dict()).mean
+        else:
+            mean = self._shared.gathered().mean
+            scores.reset()
+        engine.state.metrics[scores.name] = mean
+
+    def _counts(self, step: int) -> bool:
+        """Not an evaluation of trained weights, which may be of any step and on any images."""
+        if self._training:
+            return True
+        # A new trainer begins at step 0. Other handlers of the end of a training come after ours,
+        # and one of them may validate its last step, if nothing has before.
+        return not (self._shared.has(step) if step else self._shared.begun())

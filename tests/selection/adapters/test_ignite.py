@@ -12,6 +12,7 @@ pytest.importorskip("ignite", reason="PyTorch-Ignite is not installed")
 
 from ignite.engine import Engine, Events
 
+from relqa_loss import RelationalLoss
 from relqa_loss.selection.adapters.ignite import RelationalSelection
 
 
@@ -74,3 +75,36 @@ def test_outputs_of_another_form(tmp_path: Path, tiny: Any, loader: Any) -> None
                 evaluator.run(loader)
         else:
             assert evaluator.run(loader).metrics["relational_loss"] == 0
+
+
+def test_evaluations_after_the_training_do_not_count(tmp_path: Path, tiny: Any, data: Any) -> None:
+    validation = [tuple(data.tensors)]
+    # Of as many images, easier than those of the validation, and of fewer.
+    others = [(clean, clean * 0.7) for clean in (data.tensors[1], data.tensors[1][:2])]
+
+    def engines(**options: Any) -> tuple[Engine, Engine, RelationalSelection]:
+        trainer, evaluator = Engine(lambda engine, batch: None), evaluator_of(tiny)
+        selection = RelationalSelection(tmp_path / "run", **options)
+        selection.attach(evaluator, trainer, tiny)
+        return trainer, evaluator, selection
+
+    trainer, evaluator, selection = engines()
+
+    def validate(engine: Engine) -> None:
+        evaluator.run(validation)
+
+    # The last validation of a training may come when it has been completed.
+    trainer.add_event_handler(Events.ITERATION_COMPLETED(every=2), validate)
+    trainer.add_event_handler(Events.COMPLETED, validate)
+    trainer.run([0, 1, 2])
+    assert selection.selector is not None
+    assert [entry.step for entry in selection.selector.entries] == [2, 3]
+    ledger = (tmp_path / "run" / "ledger.json").read_bytes()
+    tiny.gain.data.fill_(0.7)
+    for other in others:
+        expected = RelationalLoss()(other[0] * 0.7, other[1])
+        metrics = evaluator.run([other]).metrics
+        assert metrics["relational_loss"] == pytest.approx(float(expected), rel=1e-5, abs=1e-5)
+    again = engines(resume=True)[1]
+    again.run([others[0]])
+    assert (tmp_path / "run" / "ledger.json").read_bytes() == ledger
