@@ -82,12 +82,19 @@ class RelationalSelection:
             target: The references, of the same shape.
             keys: A name or number per image, if their order is not always the same.
         """
-        rows = self._accelerator.gather_for_metrics(self._shared.scores.measure(preds, target))
+        scores = self._shared.scores
+        rows = scores.measure(preds, target)
+        if self._accelerator.num_processes == 1:
+            # Nothing to gather, and a batch of a loader that was not prepared, inside the last step
+            # of one that was, would be cut to the length of the other's last batch.
+            scores.add_rows(rows.tolist(), keys)
+            return
+        rows = self._accelerator.gather_for_metrics(rows)
         if keys is not None:
             keys = self._accelerator.gather_for_metrics(
                 [str(key) for key in keys], use_gather_object=True
             )
-        self._shared.scores.add_rows(rows.tolist(), keys)
+        scores.add_rows(rows.tolist(), keys)
 
     def decide(self, step: int, model: nn.Module) -> Decision:
         """Offer the checkpoint that has been scored; all processes call it.

@@ -115,3 +115,18 @@ def test_two_processes_decide_as_one(tmp_path: Path, tiny: Any, loader: Any) -> 
     assert (tmp_path / "error-0.txt").read_text().startswith("FileExistsError")
     text = (tmp_path / "error-1.txt").read_text()
     assert text.startswith("RuntimeError: selection failed on the first process: FileExistsError")
+
+
+def test_every_image_of_a_loader_that_was_not_prepared_counts(
+    tmp_path: Path, tiny: Any, loader: Any, data: Any
+) -> None:
+    accelerator = Accelerator(cpu=True)
+    selection = RelationalSelection(accelerator, tmp_path)
+    # The last batch of the training is of one image, those of the validation are of two.
+    for step, _ in enumerate(accelerator.prepare(loader)):
+        for first in range(0, 4, 2):
+            images = data.tensors[1][first : first + 2]
+            selection.add(images, images, [first, first + 1])
+        selection.decide(step, tiny)
+    assert selection.selector is not None
+    assert [len(entry.values) for entry in selection.selector.entries] == [4, 4, 4]
