@@ -18,7 +18,7 @@ from relqa_loss.selection.statistics import Interval, check_options, paired_inte
 from relqa_loss.selection.store import CheckpointFolder
 from relqa_loss.selection.veto import check_veto, find_vetoes, signed_profile
 
-Scores = Mapping[str, Any] | Sequence[float] | Tensor | np.ndarray[Any, Any]
+Scores = Mapping[str, Any] | Sequence[float] | Sequence[Tensor] | Tensor | np.ndarray[Any, Any]
 """One number per image: by key, or in an order that never changes."""
 
 
@@ -411,15 +411,20 @@ def _read_scores(values: Scores) -> tuple[tuple[str, ...] | None, tuple[float, .
         if len(set(keys)) < len(keys):
             raise ValueError("values must have keys that differ as text; some do not")
         values = [float(value) for value in values.values()]
-    if isinstance(values, Tensor):
-        values = values.detach().cpu().double().numpy()
-    array = np.asarray(values, np.float64)
+    if isinstance(values, list | tuple):
+        values = [_off_torch(value) for value in values]
+    array = np.asarray(_off_torch(values), np.float64)
     if array.ndim != 1 or not array.size:
         raise ValueError(
             f"values must be one score per image, got shape {tuple(array.shape)}; a metric with "
             "reduction='none' gives them"
         )
     return keys, tuple(array.tolist())
+
+
+def _off_torch(values: Any) -> Any:
+    # NumPy takes no tensors of other devices, with gradients, or of bfloat16.
+    return values.detach().cpu().double().numpy() if isinstance(values, Tensor) else values
 
 
 def _mismatch(images: tuple[str, ...] | int, given: tuple[str, ...] | int) -> str:

@@ -640,3 +640,13 @@ def test_refusals() -> None:
     with pytest.raises(TypeError):
         selector.update(0.5, [0.5])  # type: ignore[arg-type]
     assert selector.entries == ()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_scores_may_be_a_list_of_tensors(dtype: torch.dtype) -> None:
+    # As a loop over images leaves them.
+    values = [torch.tensor(value, dtype=dtype, requires_grad=True) for value in (0.5, 0.25)]
+    selector = CheckpointSelector()
+    assert selector.update(0, values).mean == 0.375
+    with pytest.raises(ValueError, match=r"one score per image, got shape \(2, 1\)"):
+        selector.update(1, [value[None] for value in values])
