@@ -137,7 +137,7 @@ by 0.25 [0.25, 0.25] (95%, 2 images)'
         raise ValueError(f"coverage must be between 0 and 1, got {coverage}")
     if not candidates:
         raise ValueError("there are no candidates to compare")
-    check_options(confidence, resamples)
+    check_options(confidence, resamples, seed)
     limits = check_veto(veto, channels)
     sign = -1 if mode == "min" else 1
 

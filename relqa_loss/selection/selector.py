@@ -14,7 +14,12 @@ from torch import Tensor
 
 from relqa_loss.selection import sentences
 from relqa_loss.selection.ledger import Decision, Entry, Ledger
-from relqa_loss.selection.statistics import Interval, check_options, paired_interval
+from relqa_loss.selection.statistics import (
+    Interval,
+    check_options,
+    paired_interval,
+    whole_number,
+)
 from relqa_loss.selection.store import CheckpointFolder
 from relqa_loss.selection.veto import check_veto, find_vetoes, signed_profile
 
@@ -54,6 +59,7 @@ class CheckpointSelector:
             one is an error.
 
     Raises:
+        TypeError: For fractions where whole numbers are needed.
         ValueError: For unknown options; if the ledger cannot be read or has other settings.
         FileExistsError: If the folder has a ledger or weights and ``resume`` is not given.
         FileNotFoundError: If weights that the ledger names are gone.
@@ -94,9 +100,11 @@ step 0 stays chosen'
             raise ValueError(f"mode must be 'min' or 'max', got {mode!r}")
         if rule not in ("best", "earliest"):
             raise ValueError(f"rule must be 'best' or 'earliest', got {rule!r}")
-        if keep is not None and keep < 1:
-            raise ValueError(f"keep must be at least 1, or None for all; got {keep}")
-        check_options(confidence, resamples)
+        if keep is not None:
+            keep = whole_number("keep", keep)
+            if keep < 1:
+                raise ValueError(f"keep must be at least 1, or None for all; got {keep}")
+        check_options(confidence, resamples, seed)
         self._sign = 1 if mode == "min" else -1
         self._veto = check_veto(veto)
         self._baseline = None
@@ -115,9 +123,10 @@ step 0 stays chosen'
                 "keep": keep,
                 "metric": metric,
                 "version": version,
-                "confidence": confidence,
-                "resamples": resamples,
-                "seed": seed,
+                # JSON takes no numbers of NumPy.
+                "confidence": float(confidence),
+                "resamples": int(resamples),
+                "seed": int(seed),
             }
         )
         self._store = None if folder is None else CheckpointFolder(folder)

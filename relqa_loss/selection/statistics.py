@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -51,6 +52,7 @@ def paired_interval(
         Mean, low and high end. One image says nothing about noise: its interval is unbounded.
 
     Raises:
+        TypeError: For a number of resamples or a seed that is no integer.
         ValueError: For no images, different lengths, non-finite numbers or unknown options.
 
     Example:
@@ -60,7 +62,7 @@ def paired_interval(
         >>> paired_interval([0.5], [0.25])
         Interval(mean=0.25, low=-inf, high=inf)
     """
-    check_options(confidence, resamples)
+    check_options(confidence, resamples, seed)
     left, right = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if left.ndim != 1 or left.shape != right.shape or not left.size:
         raise ValueError(
@@ -89,13 +91,28 @@ def paired_interval(
     return Interval(mean, float(low), float(high))
 
 
-def check_options(confidence: float, resamples: int) -> None:
+def check_options(confidence: float, resamples: int, seed: int = 0) -> None:
     """Refuse options that :func:`paired_interval` cannot work with.
 
     Raises:
-        ValueError: For a confidence outside (0, 1) or fewer than one resample.
+        TypeError: For a number of resamples or a seed that is no integer.
+        ValueError: For a confidence outside (0, 1), fewer than one resample, or a negative seed.
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be between 0 and 1, such as 0.95; got {confidence}")
-    if resamples < 1:
+    if whole_number("resamples", resamples) < 1:
         raise ValueError(f"resamples must be at least 1, got {resamples}")
+    if whole_number("seed", seed) < 0:
+        raise ValueError(f"seed must be at least 0, got {seed}")
+
+
+def whole_number(name: str, value: int) -> int:
+    """The option as Python's integer, whatever kind of integer it is.
+
+    Raises:
+        TypeError: For anything else, such as the 1000.0 that YAML makes of ``1.0e+3``.
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None

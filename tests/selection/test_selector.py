@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -650,3 +651,16 @@ def test_scores_may_be_a_list_of_tensors(dtype: torch.dtype) -> None:
     assert selector.update(0, values).mean == 0.375
     with pytest.raises(ValueError, match=r"one score per image, got shape \(2, 1\)"):
         selector.update(1, [value[None] for value in values])
+
+
+@pytest.mark.parametrize("name", ["keep", "resamples", "seed"])
+def test_whole_numbers_are_asked_for_before_the_training(tmp_path: Path, name: str) -> None:
+    # As YAML reads 1.0e+3. They failed at the second validation.
+    with pytest.raises(TypeError, match=rf"{name} must be an integer, got 1000\.0"):
+        CheckpointSelector(tmp_path, **{name: 1e3})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=rf"{name} must be at least [01]"):
+        CheckpointSelector(tmp_path, **{name: -1})  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+    numbers: dict[str, Any] = {name: np.int64(3), "confidence": np.float32(0.5)}
+    CheckpointSelector(tmp_path, **numbers)
+    CheckpointSelector(tmp_path, **{name: 3, "confidence": 0.5}, resume=True)  # type: ignore[arg-type]
