@@ -14,6 +14,9 @@ from relqa_loss.functional import maps_and_distance, relate, relational_distance
 from relqa_loss.losses import PIXEL_WEIGHT
 from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, find_weights
 
+Keys = Sequence[object] | Tensor
+"""A name or number per image."""
+
 
 class ImageScores:
     """What to choose by, and mean signed maps, of every image of a validation.
@@ -149,7 +152,7 @@ class ImageScores:
             row.append(maps.mean((2, 3)))
         return torch.cat(row, 1).float()
 
-    def add(self, preds: Tensor, target: Tensor, keys: Sequence[object] | None = None) -> None:
+    def add(self, preds: Tensor, target: Tensor, keys: Keys | None = None) -> None:
         """Measure and collect a batch; sizes may differ from batch to batch.
 
         Args:
@@ -162,15 +165,13 @@ class ImageScores:
         """
         self.add_rows(self.measure(preds, target).tolist(), keys)
 
-    def add_rows(
-        self, rows: Sequence[Sequence[float]], keys: Sequence[object] | None = None
-    ) -> None:
+    def add_rows(self, rows: Sequence[Sequence[float]], keys: Keys | None = None) -> None:
         """Collect results of :meth:`measure`.
 
         Raises:
             ValueError: If keys are missing or not unique.
         """
-        names = None if keys is None else [str(key) for key in keys]
+        names = None if keys is None else names_of(keys)
         if self._rows and (names is None) != (self._keys is None):
             raise ValueError("give keys with every batch or with none")
         if names is not None:
@@ -208,3 +209,8 @@ class ImageScores:
             whole.add_rows([part._rows[at] for at in fresh], [part._keys[at] for at in fresh])
             seen.update(part._keys)
         return whole
+
+
+def names_of(keys: Keys) -> list[str]:
+    """Keys as text, that of tensors without the device that they are on."""
+    return [str(key.item() if isinstance(key, Tensor) else key) for key in keys]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from relqa_loss.selection.ledger import Decision
-from relqa_loss.selection.scores import ImageScores
+from relqa_loss.selection.scores import ImageScores, Keys, names_of
 from relqa_loss.selection.selector import CheckpointSelector
 from relqa_loss.selection.shared import SharedSelection
 
@@ -74,7 +73,7 @@ class RelationalSelection:
         """The last decision, on all processes."""
         return self._shared.decision
 
-    def add(self, preds: Tensor, target: Tensor, keys: Sequence[object] | None = None) -> None:
+    def add(self, preds: Tensor, target: Tensor, keys: Keys | None = None) -> None:
         """Score a batch on its process and gather the results; all processes call it.
 
         Args:
@@ -91,9 +90,7 @@ class RelationalSelection:
             return
         rows = self._accelerator.gather_for_metrics(rows)
         if keys is not None:
-            keys = self._accelerator.gather_for_metrics(
-                [str(key) for key in keys], use_gather_object=True
-            )
+            keys = self._accelerator.gather_for_metrics(names_of(keys), use_gather_object=True)
         scores.add_rows(rows.tolist(), keys)
 
     def decide(self, step: int, model: nn.Module) -> Decision:

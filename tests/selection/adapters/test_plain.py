@@ -209,3 +209,13 @@ def test_scores_of_other_weights_are_not_mixed_after_a_resume(tmp_path: Path) ->
     assert resumed("before").entries == first.entries
     with pytest.raises(ValueError, match="was begun with version"):
         resumed("before", **others[0])
+
+
+def test_keys_may_be_a_tensor_of_any_device() -> None:
+    # As a loader leaves the indices of a batch, which a framework then moves to its device. The
+    # text of a tensor says on which of them it is, so images that two processes share would differ.
+    keys = torch.tensor([7, 3])
+    for given in (keys, list(keys), keys.to(torch.int32)):
+        scores = ImageScores(maps=False)
+        scores.add_rows([[0.5], [0.25]], given)
+        assert scores.values == {"7": 0.5, "3": 0.25}
