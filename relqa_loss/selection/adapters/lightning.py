@@ -93,9 +93,10 @@ class RelationalSelection(Callback):  # type: ignore[misc, unused-ignore]
         if stage in ("fit", "validate"):
             # Callbacks that validate averaged weights put the trained ones back at the end of it,
             # in the order of the list: the weights that were scored have to be taken before.
-            trainer.callbacks = sorted(trainer.callbacks, key=lambda callback: callback is not self)
+            run: Any = trainer  # its class does not declare what is used here
+            run.callbacks = sorted(run.callbacks, key=lambda callback: callback is not self)
             self._shared = self._run
-            if trainer.fast_dev_run:
+            if run.fast_dev_run:
                 # Lightning leaves no checkpoints of it; a ledger would stop the run itself.
                 self._shared = SharedSelection(None, self._run.scores, **self._run.options)
             self._shared.open()
