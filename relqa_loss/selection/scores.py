@@ -109,13 +109,13 @@ class ImageScores:
         """Mean signed map per channel over all images; NaN without any, empty without maps."""
         if not self.maps:
             return {}
-        table = torch.tensor(self._rows, dtype=torch.float64).reshape(-1, len(self.channels) + 1)
+        table = _doubles(self._rows).reshape(-1, len(self.channels) + 1)
         return dict(zip(self.channels, table[:, 1:].mean(0).tolist(), strict=True))
 
     @property
     def mean(self) -> float:
         """Mean over all images; NaN without any."""
-        return float(torch.tensor([row[0] for row in self._rows], dtype=torch.float64).mean())
+        return float(_doubles([row[0] for row in self._rows]).mean())
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -214,3 +214,8 @@ class ImageScores:
 def names_of(keys: Keys) -> list[str]:
     """Keys as text, that of tensors without the device that they are on."""
     return [str(key.item() if isinstance(key, Tensor) else key) for key in keys]
+
+
+def _doubles(numbers: Sequence[Any]) -> Tensor:
+    # Not on the default device, which may have no float64.
+    return torch.tensor(numbers, dtype=torch.float64, device="cpu")

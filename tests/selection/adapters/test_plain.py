@@ -219,3 +219,12 @@ def test_keys_may_be_a_tensor_of_any_device() -> None:
         scores = ImageScores(maps=False)
         scores.add_rows([[0.5], [0.25]], given)
         assert scores.values == {"7": 0.5, "3": 0.25}
+
+
+def test_means_are_worked_out_on_the_cpu_whatever_the_default_device() -> None:
+    scores = ImageScores()
+    scores.add_rows([[0.5, *[0.25] * len(scores.channels)]])
+    # Stands for one that has no float64, such as Apple's.
+    with torch.device("meta"):
+        assert scores.mean == 0.5
+        assert set(scores.profile.values()) == {0.25}
