@@ -110,11 +110,15 @@ class _Group(NamedTuple):
 def run(arguments: argparse.Namespace) -> int:
     """Run the sub-command."""
     from relqa_loss.network import find_weights
-    from relqa_loss.selection.comparison import compare
+    from relqa_loss.selection.comparison import check_coverage, compare
     from relqa_loss.selection.folders import RowFile, name_folders, read_rows, remaining
+    from relqa_loss.selection.statistics import check_options
     from relqa_loss.selection.veto import check_veto
 
+    # What compare() would find out only when all is measured.
     veto = _veto(arguments.veto)
+    check_coverage(arguments.coverage)
+    check_options(arguments.confidence, resamples=1)
     if arguments.processes < 1:
         raise ValueError(f"--processes must be at least 1, got {arguments.processes}")
     folders = name_folders(arguments.candidates)

@@ -133,8 +133,7 @@ by 0.25 [0.25, 0.25] (95%, 2 images)'
         raise ValueError(f"mode must be 'min' or 'max', got {mode!r}")
     if rule not in ("best", "earliest"):
         raise ValueError(f"rule must be 'best' or 'earliest', got {rule!r}")
-    if not 0 <= coverage <= 1:
-        raise ValueError(f"coverage must be between 0 and 1, got {coverage}")
+    check_coverage(coverage)
     if not candidates:
         raise ValueError("there are no candidates to compare")
     check_options(confidence, resamples, seed)
@@ -216,6 +215,16 @@ by 0.25 [0.25, 0.25] (95%, 2 images)'
         )
     reason = _reason(standings, rejected, chosen, best, rival, metric, confidence)
     return Comparison(len(images), tuple(standings), duels, chosen, rival, baseline, reason)
+
+
+def check_coverage(coverage: float) -> None:
+    """Refuse a share that is none.
+
+    Raises:
+        ValueError: If it is outside [0, 1].
+    """
+    if not 0 <= coverage <= 1:
+        raise ValueError(f"coverage must be between 0 and 1, got {coverage}")
 
 
 def _reject(

@@ -252,6 +252,23 @@ def test_a_veto_on_no_channel_is_found_out_before_measuring(
     assert not (run / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "value"), [("--confidence", 95), ("--coverage", 90), ("--confidence", "nan")]
+)
+def test_a_share_out_of_range_is_found_out_before_measuring(
+    run: Path,
+    weights: str,
+    measured: list[Path],
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    value: object,
+) -> None:
+    code, document = choose(run, weights, option, value)
+    assert (code, document, measured) == (2, None, [])
+    assert f"{option.removeprefix('--')} must be between 0 and 1" in capsys.readouterr().err
+    assert not (run / "out").exists()
+
+
 def test_names_and_order() -> None:
     assert sorted(["s-10", "s-9", "s-9b", "a"], key=natural_key) == ["a", "s-9", "s-9b", "s-10"]
 
