@@ -260,6 +260,16 @@ def test_quantiles_keep_order_and_range(values: list[float]) -> None:
         assert len(ranks[column[:, 0] == value].unique()) == 1
 
 
+@pytest.mark.parametrize("sets", [1024, 2048, 3072, 4096, 8192])
+def test_quantiles_of_large_pools_are_of_every_image_of_a_set(sets: int) -> None:
+    # The images of a set are ever the same kinds: the first is the mildest, and so on.
+    kinds = torch.arange(float(IMAGES_PER_SET))[None, :, None]
+    noise = torch.rand(sets, IMAGES_PER_SET, 2, generator=torch.Generator().manual_seed(sets))
+    values = (kinds + 0.9 * noise).flatten(0, 1)
+    exact = (values.argsort(0).argsort(0) + 0.5) / len(values)
+    torch.testing.assert_close(Quantiles(values)(values), exact, rtol=0, atol=0.03)
+
+
 def test_quantiles_are_taken_per_member() -> None:
     values = torch.stack([torch.arange(100.0), 1000 - torch.arange(100.0)], 1)
     quantiles = Quantiles(values)
