@@ -218,7 +218,8 @@ class Batches:
         self.quantiles = Quantiles(pool.panel())
 
     def __getitem__(self, step: int) -> Batch:
-        generator = torch.Generator().manual_seed((self.seed * _PRIME + step) * _PRIME + self.rank)
+        number = (self.seed * _PRIME + step) * _PRIME + self.rank
+        generator = torch.Generator().manual_seed(number % 2**64)  # a date is a seed of 65 bits
         return collate(
             self.judged.at(step),
             self.quantiles,

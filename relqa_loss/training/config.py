@@ -33,7 +33,7 @@ class TrainConfig:
             one ``"list"``.
         teacher: Name or path of weights whose distances are learned as well; none by default.
         rate: Peak learning rate of AdamW.
-        seed: Decides the pool, the initial weights and every draw.
+        seed: Decides the pool, the initial weights and every draw; from −2³¹ to 2³² − 1.
         exclude: Operators never trained on.
         hold_out: Whether to leave out the operators of
             :data:`relqa_loss.training.split.HELD_OUT` (a run for measuring, not for shipping).
@@ -74,6 +74,9 @@ class TrainConfig:
         for name in ("steps", "sets", "batch", "validate_every", "validation_sets"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not -(1 << 31) <= self.seed < 1 << 32:
+            # With the number of a set behind it, the set's own seed has 64 bits.
+            raise ValueError(f"seed must be from {-(1 << 31)} to {(1 << 32) - 1}, got {self.seed}")
         if self.learn not in get_args(Learn):
             raise ValueError(f"learn must be one of {get_args(Learn)}, got {self.learn!r}")
         if self.rank_by not in get_args(RankBy):

@@ -90,6 +90,14 @@ def test_same_step_same_batch(pool: _Pool) -> None:
     assert not _equal(first[0], _batches(pool, seed=1)[0])
 
 
+@pytest.mark.parametrize("seed", [20_261_129, 2**32 - 1, -(2**31)])
+def test_large_seeds_are_seeds_like_others(pool: _Pool, seed: int) -> None:
+    batch, again, other = (_batches(pool, seed=each)[3] for each in (seed, seed, seed + 1))
+    assert torch.equal(batch.partner, again.partner)
+    assert torch.equal(batch.images, again.images)
+    assert not torch.equal(batch.images, other.images)
+
+
 def test_an_epoch_sees_every_set_once(pool: _Pool) -> None:
     batches = _batches(pool)
     for epoch in range(3):

@@ -348,6 +348,8 @@ def test_folder_without_photographs_is_refused(whole: _Whole, tmp_path: Path) ->
         {"window": 80},
         {"steps": 0},
         {"batch": 0},
+        {"seed": 2**32},
+        {"seed": -(2**31) - 1},
     ],
     ids=str,
 )
