@@ -15,7 +15,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
-from relqa_loss._files import write_atomically
+from relqa_loss._files import encoded, write_atomically
 from relqa_loss.network._frozen import replace_layers
 from relqa_loss.network._settled import Settling
 from relqa_loss.network.config import NetworkConfig
@@ -231,7 +231,7 @@ def save_weights(
     }
     write_atomically(path, content)
     text = json.dumps(entry, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(path.with_suffix(".json"), text.encode())
+    write_atomically(path.with_suffix(".json"), encoded(text))
     return WeightsRecord(path.stem, path, digest, config, training)
 
 

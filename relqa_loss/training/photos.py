@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from relqa_loss._files import encoded
 from relqa_loss.imageio import ImageReadError, read_image
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def find_photos(folder: Path, split: str | None = None, least_side: int = 32) ->
             skipped.append(path)
             continue
         files.append(path)
-        digest.update(path.name.encode() + b"\0" + hashlib.sha256(content).digest())
+        digest.update(encoded(path.name) + b"\0" + hashlib.sha256(content).digest())
         if deep:  # pools from before these were read in full hold them as white
             digest.update(b"\0deep")
     if not files:
@@ -175,4 +176,4 @@ def _read_manifest(path: Path) -> list[tuple[str, str]]:
 
 
 def _split_of(name: str) -> str:
-    return "val" if hashlib.sha256(name.encode()).digest()[0] % 10 == 0 else "train"
+    return "val" if hashlib.sha256(encoded(name)).digest()[0] % 10 == 0 else "train"

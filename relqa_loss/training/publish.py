@@ -20,7 +20,7 @@ from typing import Any
 from safetensors import safe_open
 from safetensors.torch import save
 
-from relqa_loss._files import write_atomically
+from relqa_loss._files import encoded, write_atomically
 from relqa_loss.network.pretrained import (
     MANIFEST_NAME,
     WeightsRecord,
@@ -67,7 +67,7 @@ def publish(weights: Path, name: str, into: Path, figures: Sequence[Path] = ()) 
     content["weights"][name] = entry
     write_atomically(into / f"{name}.safetensors", shipped)
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(manifest, text.encode())
+    write_atomically(manifest, encoded(text))
     return entry
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -186,6 +187,13 @@ def test_good_weights_load_without_pickle(saved: Path, monkeypatch: pytest.Monke
     for owner, name in ((torch, "load"), (pickle, "load"), (pickle, "loads")):
         monkeypatch.setattr(owner, name, refuse)
     assert load_pretrained(saved).config == NANO
+
+
+def test_a_manifest_takes_a_command_with_names_that_are_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "nano.safetensors"
+    command = "relqa train --photos " + os.fsdecode(b"caf\xe9")
+    save_weights(ParityNetwork(NANO), path, NANO, {"command": command})
+    assert find_weights(path).training["command"] == command
 
 
 def test_saving_leaves_no_partial_file(saved: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,21 @@ def test_fingerprint_changes_with_content_and_name_only(tmp_path: Path) -> None:
     _save(third / "z.png", seed=2)
     prints = {find_photos(folder).fingerprint for folder in (first, second, third)}
     assert len(prints) == 3
+
+
+def test_names_that_are_not_utf8_are_names_like_others(tmp_path: Path) -> None:
+    prints = set()
+    for name in (b"caf\xe9.png", b"caf\xe8.png"):
+        path = tmp_path / os.fsdecode(name)
+        try:
+            _save(tmp_path / "plain.png").rename(path)
+        except OSError:
+            pytest.skip("the file system takes names in UTF-8 only")
+        _save(tmp_path / "photo0.png")  # for training, as all of these
+        assert path in find_photos(tmp_path, "train").files
+        prints.add(find_photos(tmp_path).fingerprint)
+        path.unlink()
+    assert len(prints) == 2
 
 
 def test_read_photo_gives_rgb_in_range(tmp_path: Path) -> None:
