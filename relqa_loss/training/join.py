@@ -54,10 +54,14 @@ def join(
             strides than it has is left out.
 
     Raises:
-        ValueError: If ``out`` exists, or the files fit neither each other nor the shape.
+        ValueError: If ``out`` or its manifest exists, or ``out`` is no ``.safetensors``, or the
+            files fit neither each other nor the shape.
     """
-    if out.exists():
-        raise ValueError(f"{out} exists; choose another --out")
+    if out.suffix != ".safetensors":
+        raise ValueError(f"--out must end in .safetensors, got {out}")
+    for path in (out, out.with_suffix(".json")):
+        if path.exists():
+            raise ValueError(f"{path} exists; choose another --out")
     parts = {name: find_weights(path) for name, path in (("maps", maps), ("distance", distance))}
     config = network or parts["distance"].config
     prefixes = tuple(part.removeprefix("network.") for part in MAP_PARTS)

@@ -103,9 +103,9 @@ def train(
         progress: Callbacks.
 
     Raises:
-        ValueError: If ``out`` exists and ``resume`` is false, there is nothing to resume, the
-            checkpoint is of another run, of other photographs or builds on other weights, there is
-            no usable photograph, or an excluded operator does not exist.
+        ValueError: If ``out`` or a file beside it exists and ``resume`` is false, there is nothing
+            to resume, the checkpoint is of another run, of other photographs or builds on other
+            weights, there is no usable photograph, or an excluded operator does not exist.
         FileNotFoundError: If initial weights or a teacher's are missing, or have no manifest.
         ImportError: If the extra ``train`` is not installed.
     """
@@ -333,7 +333,7 @@ def _refuse_to_overwrite(out: Path, state_path: Path, resume: bool) -> None:
         if not state_path.is_file():
             raise ValueError(f"nothing to resume: {state_path} does not exist")
         return
-    for path in (out, state_path):
+    for path in (out, out.with_suffix(".json"), state_path):
         if path.exists():
             raise ValueError(f"{path} exists; choose another --out, or --resume to continue it")
 

@@ -59,6 +59,21 @@ def test_refusals_keep_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert (tmp_path / "out.safetensors").read_bytes() == b"mine"
 
 
+def test_the_manifest_replaces_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed, name in enumerate(("maps", "distance"), start=1):
+        _save(tmp_path / f"{name}.safetensors", seed, NetworkConfig())
+    other = tmp_path / "out.json"
+    other.write_text("mine")
+    assert _join(tmp_path) == 2
+    assert "out.json exists" in capsys.readouterr().err
+    assert other.read_text() == "mine"
+    # It would replace the weights themselves, and weights of another suffix are not found by path.
+    for name in ("new.json", "new"):
+        assert _join(tmp_path, "--out", str(tmp_path / name)) == 2
+        assert "must end in .safetensors" in capsys.readouterr().err
+        assert not (tmp_path / name).exists()
+
+
 def test_a_stride_at_which_nothing_was_learned_can_be_left_out(tmp_path: Path) -> None:
     for seed, name in ((1, "maps"), (2, "distance")):
         _save(tmp_path / f"{name}.safetensors", seed, NetworkConfig())
@@ -97,7 +112,8 @@ def test_each_half_keeps_its_own_history(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "distance.json").read_text())
     record["training"] = {"command": "run 3", "initial": start}
     (tmp_path / "distance.json").write_text(json.dumps(record))
-    (tmp_path / "out.safetensors").unlink()
+    for suffix in (".safetensors", ".json"):
+        (tmp_path / f"out{suffix}").unlink()
     assert _join(tmp_path) == 0
     joined = json.loads((tmp_path / "out.json").read_text())["training"]["joined"]
     assert joined["maps"]["training"]["command"] == "run 1"

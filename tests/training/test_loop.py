@@ -242,6 +242,11 @@ def test_existing_files_are_not_overwritten(whole: _Whole, photos: Path, tmp_pat
     with pytest.raises(ValueError, match=r"only\.ckpt exists"):
         _train(photos, out, whole)
     assert checkpoint_path(out).read_bytes() == b"a checkpoint of somebody"
+    settings = tmp_path / "settings.json"
+    settings.write_text("of somebody")
+    with pytest.raises(ValueError, match=r"settings\.json exists"):
+        _train(photos, settings.with_suffix(".safetensors"), whole)
+    assert settings.read_text() == "of somebody"
 
 
 def test_nothing_to_resume_is_an_error(whole: _Whole, photos: Path, tmp_path: Path) -> None:
