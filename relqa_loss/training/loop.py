@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,10 +141,9 @@ def train(
     data["processes"] = fabric.world_size
     # Before the pools are filled: a run that cannot go on should not first make new ones.
     state = load_checkpoint(state_path, config.to_dict(), data, weights) if resume else None
-    if fabric.local_rank == 0:
-        for split, pool in pools.items():
-            pool.fill(workers, lambda done, total, split=split: progress.pool(split, done, total))  # type: ignore[misc]
-    fabric.barrier()
+    for split, pool in pools.items():
+        report = partial(progress.pool, split)
+        _once_a_node(fabric, partial(pool.fill, workers, report))
     if teacher is not None:
         _teach(teacher, pools, fabric, progress)
     rank, world = fabric.global_rank, fabric.world_size
@@ -317,13 +318,29 @@ def _teach(
     for name in ("train", _UNJUDGED, _FACTS):
         if name in pools:
             lessons = TeacherLessons(pools[name], record)
-            if fabric.local_rank == 0:
-                lessons.fill(
-                    fabric.device,
-                    lambda done, total, name=name: progress.pool(f"{name}, taught", done, total),  # type: ignore[misc]
-                )
+            report = partial(progress.pool, f"{name}, taught")
+            _once_a_node(fabric, partial(lessons.fill, fabric.device, report))
             pools[name].lessons = lessons
-    fabric.barrier()
+
+
+def _once_a_node(fabric: Any, work: Callable[[], None]) -> None:
+    """``work`` in the first process of every node, for which the others wait.
+
+    They meet all the while: who waits at a barrier gives up after half an hour, and a pool may take
+    longer.
+    """
+    if fabric.world_size == 1:
+        work()
+        return
+    with ThreadPoolExecutor(1) as executor:
+        jobs = [executor.submit(work)] if fabric.local_rank == 0 else []
+        busy = True
+        while busy:
+            wait(jobs, timeout=1)
+            at_work = any(not job.done() for job in jobs)
+            busy = bool(fabric.all_reduce(float(at_work), reduce_op="sum"))
+    for job in jobs:
+        job.result()
 
 
 def _refuse_to_overwrite(out: Path, state_path: Path, resume: bool) -> None:

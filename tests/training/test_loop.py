@@ -40,7 +40,23 @@ CONFIG = TrainConfig(
 )
 
 
-def _script(path: Path) -> Path:
+SLOW_POOLS = """
+import time
+from datetime import timedelta
+
+from lightning.fabric import Fabric
+from torch.distributed.distributed_c10d import _set_pg_timeout
+
+from relqa_loss.training.pool import Pool
+
+launch, fill = Fabric.launch, Pool.fill
+Fabric.launch = lambda self: (launch(self), _set_pg_timeout(timedelta(seconds=10)))
+Pool.fill = lambda *args: (time.sleep(7), fill(*args))
+"""
+"""Processes that wait for one another for ten seconds, not half an hour; two pools of seven."""
+
+
+def _script(path: Path, prelude: str) -> Path:
     settings = {
         name: getattr(CONFIG, name)
         for name in (
@@ -55,7 +71,7 @@ def _script(path: Path) -> Path:
         )
     }
     path.write_text(
-        f"""
+        f"""{prelude}
 import os, signal, sys
 from pathlib import Path
 
@@ -86,9 +102,15 @@ if __name__ == "__main__":
 
 
 def _run_script(
-    folder: Path, photos: Path, out: Path, pools: Path, kill_at: int = -1, devices: int = 1
+    folder: Path,
+    photos: Path,
+    out: Path,
+    pools: Path,
+    kill_at: int = -1,
+    devices: int = 1,
+    prelude: str = "",
 ) -> subprocess.CompletedProcess[str]:
-    script = _script(folder / "run.py")
+    script = _script(folder / "run.py", prelude)
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     arguments = (photos, out, pools, kill_at, devices)
     return subprocess.run(
@@ -430,3 +452,13 @@ def test_two_processes_train_together(whole: _Whole, photos: Path, tmp_path: Pat
     assert load_checkpoint(checkpoint_path(out), CONFIG.to_dict())["step"] == CONFIG.steps
     # Twice as many sets a step: not the run of one process.
     assert out.read_bytes() != whole.out.read_bytes()
+
+
+@pytest.mark.slow
+def test_processes_wait_for_a_pool_as_long_as_it_takes(
+    whole: _Whole, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "slow.safetensors"
+    run = _run_script(tmp_path, photos, out, whole.pools, devices=2, prelude=SLOW_POOLS)
+    assert run.returncode == 0, run.stderr
+    assert load_checkpoint(checkpoint_path(out), CONFIG.to_dict())["step"] == CONFIG.steps
