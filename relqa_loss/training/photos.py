@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,8 +48,8 @@ def find_photos(folder: Path, split: str | None = None, least_side: int = 32) ->
             those with transparent pixels, whose colours nobody has seen.
 
     Raises:
-        ValueError: If the folder does not exist, its manifest lacks a column, or no photograph in
-            it can be used.
+        ValueError: If the folder does not exist, its manifest lacks a column, none of its
+            photographs is in the split, or none of these can be used.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; give a folder of photographs")
@@ -59,6 +60,8 @@ def find_photos(folder: Path, split: str | None = None, least_side: int = 32) ->
         paths = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
         named = [(path, _split_of(path.name)) for path in paths]
     wanted = sorted(path for path, its_split in named if split in (None, its_split))
+    if named and not wanted:
+        raise ValueError(_nothing_in(split, manifest, [its_split for _, its_split in named]))
     files: list[Path] = []
     skipped: list[Path] = []
     digest = hashlib.sha256()
@@ -173,6 +176,20 @@ def _read_manifest(path: Path) -> list[tuple[str, str]]:
                 f"{', '.join(map(repr, columns)) or 'none'}, and columns are separated by commas"
             )
         return [(row["file"], row["split"]) for row in reader]
+
+
+def _nothing_in(split: str | None, manifest: Path, splits: Sequence[str]) -> str:
+    """That a split is empty, and what to do about it."""
+    known = ", ".join(map(repr, sorted({str(each) for each in splits})))
+    why = (
+        f"it has {known}"
+        if manifest.is_file()
+        else "about a tenth is 'val', by the hash of their names"
+    )
+    return (
+        f"none of the {len(splits)} photographs in {manifest.parent} is in split {split!r}: {why}; "
+        f"say which ones are in {manifest} (columns file and split), or give more photographs"
+    )
 
 
 def _split_of(name: str) -> str:

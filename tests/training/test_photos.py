@@ -115,6 +115,19 @@ def test_without_a_manifest_the_split_is_a_partition_by_name(tmp_path: Path) -> 
     assert 0 < len(val) < 12
 
 
+def test_few_photographs_of_which_none_is_set_aside_are_told_what_to_do(tmp_path: Path) -> None:
+    for index in (0, 1, 2):  # all of them to train on
+        _save(tmp_path / f"photo{index}.png", seed=index)
+    with pytest.raises(
+        ValueError, match=r"none of the 3 photographs .* is in split 'val'"
+    ) as error:
+        find_photos(tmp_path, "val")
+    assert "MANIFEST.csv" in str(error.value)
+    (tmp_path / "MANIFEST.csv").write_text("file,split\nphoto0.png,train\nphoto1.png,test\n")
+    with pytest.raises(ValueError, match=r"none of the 2 photographs .* it has 'test', 'train'"):
+        find_photos(tmp_path, "val")
+
+
 def test_fingerprint_changes_with_content_and_name_only(tmp_path: Path) -> None:
     first, second, third = (tmp_path / name for name in "abc")
     for folder in (first, second):
