@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import os
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, get_args
+
+import numpy as np
 
 from relqa_loss.network.config import NetworkConfig
 from relqa_loss.training.objectives import Learn, ObjectiveWeights, RankBy
@@ -65,6 +68,8 @@ class TrainConfig:
     objective: ObjectiveWeights = field(default_factory=ObjectiveWeights)
 
     def __post_init__(self) -> None:
+        for each in fields(self):
+            object.__setattr__(self, each.name, _plain(getattr(self, each.name)))
         if self.crop % 16 or self.crop < 64:
             raise ValueError(f"crop must be a multiple of 16 and at least 64, got {self.crop}")
         if self.window % 16 or not 32 <= self.window <= self.crop:
@@ -95,4 +100,13 @@ class TrainConfig:
         record = asdict(self)
         record["network"] = self.network.to_dict()
         record["exclude"] = list(self.exclude)
+        record["objective"] = {name: _plain(value) for name, value in record["objective"].items()}
         return record
+
+
+def _plain(value: object) -> object:
+    """Numbers of NumPy as Python's, and paths as text: checkpoints are read without pickle, and
+    manifests are JSON, which know no others."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return os.fspath(value) if isinstance(value, os.PathLike) else value

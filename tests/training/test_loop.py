@@ -23,9 +23,11 @@ from safetensors.torch import load_file
 
 from relqa_loss.network import NetworkConfig, ParityNetwork, load_pretrained
 from relqa_loss.network.pretrained import save_weights
-from relqa_loss.training.checkpoint import checkpoint_path, load_checkpoint
+from relqa_loss.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
 from relqa_loss.training.config import TrainConfig
 from relqa_loss.training.loop import Progress, TrainResult, train
+from relqa_loss.training.objectives import ObjectiveWeights
+from relqa_loss.training.schedule import learning_rate
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = TrainConfig(
@@ -383,6 +385,19 @@ def test_folder_without_photographs_is_refused(whole: _Whole, tmp_path: Path) ->
 def test_impossible_settings_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):
         replace(CONFIG, **change)  # type: ignore[arg-type]
+
+
+def test_settings_may_be_numbers_of_numpy_and_paths(tmp_path: Path) -> None:
+    objective = ObjectiveWeights(maps=np.float64(5.0))
+    numpy = {"rate": np.float64(1e-3), "average": np.float32(0.5), "seed": np.int64(7)}
+    config = replace(CONFIG, objective=objective, teacher=tmp_path / "t.safetensors", **numpy)  # type: ignore[arg-type]
+    state = {"config": config.to_dict(), "rate": learning_rate(3, 10, config.rate)}
+    save_checkpoint(tmp_path / "state.ckpt", state)
+    # Checkpoints hold no other kinds of objects, and manifests neither.
+    assert load_checkpoint(tmp_path / "state.ckpt", config.to_dict()) == state
+    assert json.loads(json.dumps(config.to_dict())) == config.to_dict()
+    assert config.teacher == str(tmp_path / "t.safetensors")
+    assert torch.Generator().manual_seed(config.seed).initial_seed() == 7
 
 
 def test_initial_weights_are_the_start(whole: _Whole, photos: Path, tmp_path: Path) -> None:
