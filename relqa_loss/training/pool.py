@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -153,8 +154,7 @@ class Pool:
     def __getitem__(self, index: int) -> RankedSet:
         shard, row = divmod(index, SETS_PER_SHARD)
         if shard not in self._loaded:
-            # Memory-mapped by safetensors: pages are read as they are used.
-            self._loaded[shard] = load_file(self._path(shard))
+            self._loaded[shard] = read_shard(self._path(shard))
         stored = RankedSet(*(self._loaded[shard][field][row] for field in STORED))
         return stored if self.lessons is None else stored._replace(taught=self.lessons.of(index))
 
@@ -172,6 +172,21 @@ class Pool:
 
     def _path(self, shard: int) -> Path:
         return self.folder / f"shard-{shard:05d}.safetensors"
+
+
+def read_shard(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file of a pool, or beside one.
+
+    Raises:
+        ValueError: If it is damaged, as by a loss of power or an incomplete copy.
+    """
+    try:
+        # Memory-mapped by safetensors: pages are read as they are used.
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); delete it, and the next run makes it anew"
+        ) from error
 
 
 def _one_thread() -> None:

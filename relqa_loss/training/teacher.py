@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from relqa_loss._files import write_atomically
 from relqa_loss.network.pretrained import WeightsRecord, load_record
-from relqa_loss.training.pool import SETS_PER_SHARD, Pool
+from relqa_loss.training.pool import SETS_PER_SHARD, Pool, read_shard
 
 
 class TeacherLessons:
@@ -56,7 +56,7 @@ class TeacherLessons:
         """M distances of the images of set number ``index``."""
         shard, row = divmod(index, SETS_PER_SHARD)
         if shard not in self._loaded:
-            self._loaded[shard] = load_file(self._path(shard))["distance"]
+            self._loaded[shard] = read_shard(self._path(shard))["distance"]
         return self._loaded[shard][row]
 
     def _path(self, shard: int) -> Path:

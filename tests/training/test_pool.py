@@ -87,6 +87,16 @@ def test_an_interrupted_pool_is_completed_identically(pool: Pool, tmp_path: Path
     assert sorted(folder.iterdir()) == [lost, kept]
 
 
+@pytest.mark.parametrize("size", [0, 1000])
+def test_a_damaged_shard_is_named(pool: Pool, size: int, tmp_path: Path) -> None:
+    shutil.copytree(pool.folder, tmp_path / pool.spec.key)
+    damaged = sorted((tmp_path / pool.spec.key).iterdir())[1]
+    damaged.write_bytes(damaged.read_bytes()[:size])
+    with pytest.raises(ValueError, match=r"is damaged .*; delete it") as error:
+        Pool(pool.spec, tmp_path, 2 * SETS_PER_SHARD).panel()
+    assert str(damaged) in str(error.value)
+
+
 def test_a_filled_pool_is_not_made_again(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise AssertionError("a process was started")

@@ -56,6 +56,17 @@ def test_what_is_there_is_not_worked_out_again(
     assert path.read_bytes() == before
 
 
+def test_a_damaged_file_is_named(lessons: TeacherLessons) -> None:
+    path = lessons.pool.beside(1, f"{lessons.record.sha256[:12]}-learned")
+    whole = path.read_bytes()
+    path.write_bytes(b"")
+    try:
+        with pytest.raises(ValueError, match=r"learned-00001\.safetensors is damaged"):
+            lessons.of(SETS_PER_SHARD)
+    finally:
+        path.write_bytes(whole)  # of all tests
+
+
 def test_batches_bring_them(pool: Pool, lessons: TeacherLessons) -> None:
     taught = Pool(pool.spec, pool.folder.parent, len(pool))
     taught.lessons = lessons
