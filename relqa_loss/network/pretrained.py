@@ -88,10 +88,10 @@ def find_weights(weights: str | os.PathLike[str] = DEFAULT_WEIGHTS) -> WeightsRe
         for needed in (path, manifest):
             if not needed.is_file():
                 raise FileNotFoundError(f"weights={os.fspath(weights)!r}: {needed} does not exist")
-        return _record(path.stem, path, json.loads(manifest.read_text("utf-8")), manifest)
+        return _record(path.stem, path, _read_manifest(manifest), manifest)
     folder = pretrained_folder()
     manifest = folder / MANIFEST_NAME
-    entries = json.loads(manifest.read_text("utf-8"))["weights"]
+    entries = _read_manifest(manifest)["weights"]
     if str(weights) not in entries:
         raise ValueError(
             f"no weights named {os.fspath(weights)!r}: shipped are {sorted(entries)}; "
@@ -240,6 +240,13 @@ def provenance(record: WeightsRecord) -> dict[str, Any]:
     return {"file": record.path.name, "sha256": record.sha256, "training": record.training}
 
 
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text("utf-8"))  # type: ignore[no-any-return]
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON, as a manifest of weights is: {error}") from error
+
+
 def _record(name: str, path: Path, entry: dict[str, Any], manifest: Path) -> WeightsRecord:
     try:
         return WeightsRecord(
@@ -249,5 +256,5 @@ def _record(name: str, path: Path, entry: dict[str, Any], manifest: Path) -> Wei
             config=NetworkConfig.from_dict(entry["architecture"]),
             training=entry.get("training", {}),
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{manifest} does not describe weights {name!r}: {error!r}") from error

@@ -168,6 +168,21 @@ def test_an_incomplete_manifest_is_refused(saved: Path) -> None:
         load_pretrained(saved)
 
 
+@pytest.mark.parametrize("content", [b"", b'{"sha256": "12', b"\xff\xfe"])
+def test_a_damaged_manifest_is_named(saved: Path, content: bytes) -> None:
+    manifest = saved.with_suffix(".json")
+    manifest.write_bytes(content)
+    with pytest.raises(ValueError, match=r"is no JSON") as error:
+        load_pretrained(saved)
+    assert str(manifest) in str(error.value)
+
+
+def test_an_architecture_that_is_none_is_refused(saved: Path) -> None:
+    _edit(saved, architecture=[])
+    with pytest.raises(ValueError, match="does not describe"):
+        load_pretrained(saved)
+
+
 def test_a_pickle_is_not_opened(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise RuntimeError("a pickle was opened")
