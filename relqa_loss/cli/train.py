@@ -94,6 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
+    from relqa_loss.cli._common import check_target
     from relqa_loss.network.config import NetworkConfig
     from relqa_loss.training.config import TrainConfig
     from relqa_loss.training.loop import Progress, train
@@ -123,6 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
         validate_every=arguments.validate_every,
         network=network,
     )
+    check_target(str(arguments.out), "--out")  # not after hours of making a pool
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),

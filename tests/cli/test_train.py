@@ -65,6 +65,17 @@ def test_impossible_options(
     assert words in _fails(["--photos", ".", *arguments], capsys)
 
 
+def test_output_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Found out before the pool is made, which takes hours.
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    out = tmp_path / "w.safetensors"
+    assert "no permission to write --out to" in _fails(
+        ["--photos", str(tmp_path), "--out", str(out)], capsys
+    )
+
+
 def test_photos_and_out_are_required(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["train"])
