@@ -52,11 +52,9 @@ def training(record: dict[str, Any]) -> str:
 
 def reshaped(join: dict[str, Any]) -> str:
     """A change of shape: by which command, and what it left out."""
-    left_out = ", ".join(f"`{name}`" for name in strides(join.get("left_out", []))) or "nothing"
-    return (
-        f"Given another shape by\n`{join['command']}`,\nwhich changes no weight that it keeps. "
-        f"Left out: {left_out}."
-    )
+    text = f"Given another shape by\n`{join['command']}`,\nwhich changes no weight that it keeps."
+    left_out = ", ".join(f"`{name}`" for name in strides(join.get("left_out", [])))
+    return f"{text} Left out: {left_out}." if left_out else text
 
 
 def strides(names: list[str]) -> list[str]:

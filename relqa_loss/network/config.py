@@ -38,6 +38,7 @@ class NetworkConfig:
             costs less than half. Maps are not concerned.
         derivatives: Whether errors that the reference's derivatives explain, a small displacement
             or a blur, weigh differently from others.
+        contrast: With ``derivatives``, whether a gain of contrast counts for less.
         confined: Share of the root mean square over cells that their mean counts for at least. What
             an error confined to a part f of the image adds to the mean falls with f, and where f
             is below the square of this share, with √f.
@@ -64,6 +65,7 @@ class NetworkConfig:
     floor: float = 0.5
     distance: Distance = "pyramid"
     derivatives: bool = False
+    contrast: bool = False
     confined: float = 0.0
 
     def __post_init__(self) -> None:
@@ -88,6 +90,11 @@ class NetworkConfig:
                 f"floor must be positive and finite, got {self.floor}; without it, images other "
                 "than the reference could have distance 0"
             )
+        if self.contrast and not self.derivatives:
+            raise ValueError(
+                "contrast must be False without derivatives, of which it is one (of order zero); "
+                "set derivatives=True"
+            )
         if not 0 <= self.confined <= 1:
             raise ValueError(
                 f"confined must be in [0, 1], got {self.confined}; no mean exceeds the root of the "
@@ -111,9 +118,16 @@ class NetworkConfig:
 
     @classmethod
     def base(cls) -> NetworkConfig:
-        """Of the shipped ``relqa-base``: nothing learned at stride 16, ``derivatives``, and more
-        weight on errors that are ``confined`` to less than a ninth of the image."""
-        return cls(widths=(8, 16, 32), error_widths=(8, 16, 32), derivatives=True, confined=1 / 3)
+        """Of the shipped ``relqa-base``: nothing learned at stride 16, ``derivatives`` and
+        ``contrast``, and more weight on errors that are ``confined`` to less than a ninth of the
+        image."""
+        return cls(
+            widths=(8, 16, 32),
+            error_widths=(8, 16, 32),
+            derivatives=True,
+            contrast=True,
+            confined=1 / 3,
+        )
 
     @classmethod
     def nano(cls) -> NetworkConfig:
@@ -124,6 +138,7 @@ class NetworkConfig:
             judgement_width=12,
             distance="patches",
             derivatives=True,
+            contrast=True,
             confined=0.4,
         )
 

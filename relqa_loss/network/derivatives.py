@@ -1,11 +1,12 @@
-"""What of an error the reference's own derivatives explain: a small displacement, or a blur.
+"""What of an error the reference itself explains: a small displacement, a blur, or more contrast.
 
 Moved by an offset u, an image changes by ``u · ∇reference`` in first order, and people do not see
 it. Blurred, it changes along its Laplacian, and people mind a strong blur more than noise of the
-same energy. Both are linear in the error once the reference is known, and which *share* of the
-error's energy they explain does not change while the error shrinks. What is learned of the distance
-may be multiplied with a function of such shares, and still falls along every straight way to the
-reference.
+same energy. Given more contrast, it changes along itself, its derivative of order zero, and people
+mind that less than as much contrast lost. All are linear in the error once the reference is known,
+and which *share* of the error's energy they explain does not change while the error shrinks. What
+is learned of the distance may be multiplied with a function of such shares, and still falls along
+every straight way to the reference.
 
 The fit of an offset is that of Lucas and Kanade, "An iterative image registration technique", IJCAI
 1981, on all channels at once: were it on luminance alone, fringes of colour would pass for a
@@ -37,23 +38,39 @@ _GAIN = 1.5
 """How much more a strong blur counts at most."""
 _STRONG = 0.3
 """Density from which on a blur is strong."""
+_GAINED = 0.6
+"""Correlation from which on an error is a gain of contrast."""
+_FORGIVEN = 0.5
+"""Share of it that a gain of contrast is spared."""
+_WITHIN = 1e-3
+"""Share of the error's energy that differences within cells are thought to have at least: of a
+shifted mean, rounding is all that differs."""
 
 
 class Structure(NamedTuple):
     """What the fits need of the reference."""
 
     derivatives: Tensor
-    """N×3×3×h×w at stride 4: across, down and Laplacian, of the three opponent colours."""
+    """N×K×3×h×w at stride 4: across, down and Laplacian, of the three opponent colours; where
+    contrast counts (K = 4), also what the image differs by from its mean in each cell of stride
+    16."""
     whitening: Tensor
-    """N×3×3×h/4×w/4: turns means of products with the derivatives into what does not depend on how
-    strong they are; one gradient apart from the other, the Laplacian by itself."""
+    """N×2×2×h/4×w/4: turns means of products with the gradient, across and down, into what does not
+    depend on how strong it is, nor one part of it on the other."""
+    scales: Tensor
+    """N×(K−2)×h/4×w/4: the same of the others, each by itself."""
 
 
 class Derivatives(nn.Module):
-    """:class:`Structure` of an image."""
+    """:class:`Structure` of an image.
 
-    def __init__(self) -> None:
+    Args:
+        contrast: Whether to tell a gain of contrast as well.
+    """
+
+    def __init__(self, *, contrast: bool = False) -> None:
         super().__init__()
+        self.contrast = contrast
         self.pyramid = PixelPyramid()
 
     def forward(self, image: Tensor) -> Structure:
@@ -64,17 +81,18 @@ class Derivatives(nn.Module):
         above, below = around[..., :-2, 1:-1], around[..., 2:, 1:-1]
         across, down = 0.5 * (right - left), 0.5 * (below - above)
         laplacian = left + right + above + below - 4 * smooth
-        derivatives = torch.stack([across, down, laplacian], 1)
-        products = torch.cat([derivatives.square(), (across * down)[:, None]], 1).sum(2)
-        xx, yy, curved, xy = torch.split(_around(products), 1, 1)
+        fields = [across, down, laplacian]
+        if self.contrast:
+            fields.append(smooth - repeated(F.avg_pool2d(smooth, _CELLS), _CELLS))
+        derivatives = torch.stack(fields, 1)
+        products = torch.cat([(across * down)[:, None], derivatives.square()], 1).sum(2)
+        xy, xx, yy, others = torch.split(_around(products), [1, 1, 1, len(fields) - 2], 1)
         # The inverse of the Cholesky factor of [[xx, xy], [xy, yy]].
-        first, third = (xx + _FLAT).rsqrt(), (curved + _FLAT).rsqrt()
+        first = (xx + _FLAT).rsqrt()
         shared = xy * first.square()
         second = (yy + _FLAT - xy * shared).rsqrt()
-        none = torch.zeros_like(xy)
-        rows = [first, none, none, -shared * second, second, none, none, none, third]
-        count, _, height, width = xx.shape
-        return Structure(derivatives, torch.cat(rows, 1).view(count, 3, 3, height, width))
+        rows = torch.cat([first, torch.zeros_like(xy), -shared * second, second], 1)
+        return Structure(derivatives, rows.unflatten(1, (2, 2)), (others + _FLAT).rsqrt())
 
 
 class Shares(NamedTuple):
@@ -84,11 +102,13 @@ class Shares(NamedTuple):
     """What one offset explains, in [0, 1]."""
     blurred: Tensor
     """The error's correlation with the Laplacian, in [−1, 1]: negative where it sharpens."""
+    gained: Tensor | None = None
+    """That with the reference, within cells, in [−1, 1]: negative where contrast is lost."""
 
 
 def weighed(density: Tensor, error: Tensor, structure: Structure) -> Tensor:
-    """What is learned of the distance, N×1×h×w at stride 4: less where the error is a move, more
-    where it is a strong blur.
+    """What is learned of the distance, N×1×h×w at stride 4: less where the error is a move or a
+    gain of contrast, more where it is a strong blur.
 
     It increases in the density, and is 0 where that is 0.
 
@@ -97,24 +117,37 @@ def weighed(density: Tensor, error: Tensor, structure: Structure) -> Tensor:
         error: N×3×h×w, what the pyramid leaves of it at stride 4.
         structure: Of the reference.
     """
-    moved, blurred = explained(error, structure)
-    blurred = blurred.clamp(min=0)
+    moved, along, gained = explained(error, structure)
+    blurred = along.clamp(min=0)
     # Something moved *and* blurred is not as good as moved: along the Laplacian as well.
     moved = moved - _BLUR_OF_MOVE * blurred.square()
-    sure = torch.sigmoid(_STEEP * torch.cat([_MOVED - moved, blurred - _BLURRED], 1))
-    kept, raised = torch.split(repeated(sure, _CELLS), 1, 1)
+    margins = [_MOVED - moved, blurred - _BLURRED]
+    if gained is not None:
+        # Sharpened, an image gains contrast as well; that is another matter.
+        margins.append(gained - along.clamp(max=0).square() - _GAINED)
+    sure = torch.sigmoid(_STEEP * torch.cat(margins, 1))
+    kept, raised, *gains = torch.split(repeated(sure, _CELLS), 1, 1)
+    for gain in gains:
+        kept = kept * (1 - _FORGIVEN * gain)
     square = density.square()
     return kept * density * (1 + _GAIN * raised * (square / (square + _STRONG**2)))
 
 
 def explained(error: Tensor, structure: Structure) -> Shares:
-    """What derivatives of the reference explain of ``error``, N×3×h×w at stride 4."""
+    """What the reference explains of ``error``, N×3×h×w at stride 4."""
     along = (structure.derivatives * error[:, None]).sum(2)
     products = _around(torch.cat([along, error.square().sum(1, keepdim=True)], 1))
-    products, energy = torch.split(products, [3, 1], 1)
-    white = (structure.whitening * products[:, None]).sum(2)
-    offset, curved = torch.split(white * energy.clamp(min=_NO_ENERGY).rsqrt(), [2, 1], 1)
-    return Shares(offset.square().sum(1, keepdim=True), curved)
+    gradient, others, energy = torch.split(products, [2, along.shape[1] - 2, 1], 1)
+    strength = energy.clamp(min=_NO_ENERGY).rsqrt()
+    offset = (structure.whitening * gradient[:, None]).sum(2) * strength
+    curved, *contrast = torch.split(others * structure.scales, 1, 1)
+    shares = Shares(offset.square().sum(1, keepdim=True), curved * strength)
+    if not contrast:
+        return shares
+    # The means of cells are a shift of brightness, not of contrast.
+    means = F.avg_pool2d(error, _CELLS).square().sum(1, keepdim=True)
+    within = (energy - F.avg_pool2d(means, 3, 1, 1)).clamp(min=0) + _WITHIN * energy
+    return shares._replace(gained=contrast[0] * within.clamp(min=_NO_ENERGY).rsqrt())
 
 
 def _around(products: Tensor) -> Tensor:

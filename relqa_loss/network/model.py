@@ -77,7 +77,7 @@ class ParityNetwork(nn.Module):
         self.config = config = config or NetworkConfig()
         odd, even = config.odd_widths, config.even_widths
         self.encoder = _build_encoder(config)
-        self.derivatives = Derivatives() if config.derivatives else None
+        self.derivatives = Derivatives(contrast=config.contrast) if config.derivatives else None
         self.mapper = Mapper(len(config.channels), config.stem_width, odd, even)
         self.direction_gate = even_conv(even[1], odd[1])
         self.direction_head = odd_conv(odd[1], 1)

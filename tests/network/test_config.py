@@ -27,6 +27,7 @@ from relqa_loss.network import NetworkConfig
         ({"distance": "wavelets"}, "distance"),
         ({"distance": "patches"}, "widths"),
         ({"distance": "patches", "widths": (8, 16, 32)}, "error_widths"),
+        ({"contrast": True}, "contrast"),
         ({"confined": -0.1}, "confined"),
         ({"confined": 1.1}, "confined"),
         ({"confined": float("nan")}, "confined"),

@@ -1,4 +1,4 @@
-"""What counts as a move or a blur, and what either does to the distance."""
+"""What counts as a move, a blur or a gain of contrast, and what each does to the distance."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def scene(seed: int, side: int = 96) -> Tensor:
 
 
 def structure(reference: Tensor) -> Structure:
-    return Derivatives().double()(reference)
+    return Derivatives(contrast=True).double()(reference)
 
 
 def shares(image: Tensor, reference: Tensor) -> Shares:
@@ -44,6 +44,10 @@ def shares(image: Tensor, reference: Tensor) -> Shares:
 
 def blur(image: Tensor) -> Tensor:
     return F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, 1)
+
+
+def contrasted(image: Tensor, factor: float) -> Tensor:
+    return image.mean() + factor * (image - image.mean())
 
 
 def noise(seed: int, scale: float) -> Tensor:
@@ -56,6 +60,8 @@ def changed(reference: Tensor, seed: int) -> dict[str, Tensor]:
         "moved": reference.roll(1, -1),
         "blurred": blur(blur(blur(reference))),
         "noisy": (reference + noise(seed, 0.05)).clamp(0, 1),
+        "stronger": contrasted(reference, 1.2),
+        "weaker": contrasted(reference, 1 / 1.2),
     }
 
 
@@ -66,7 +72,7 @@ INSIDE = (..., slice(2, -2), slice(2, -2))
 @pytest.mark.parametrize("offset", [(0, 1), (1, 0), (-1, 1)])
 def test_a_moved_copy_is_told_from_other_errors(offset: tuple[int, int]) -> None:
     reference = scene(1)
-    moved, blurred = shares(reference.roll(offset, (-2, -1)), reference)
+    moved, blurred, _ = shares(reference.roll(offset, (-2, -1)), reference)
     assert moved[INSIDE].min() > 0.8
     assert blurred[INSIDE].abs().max() < 0.5
     for other in (reference + noise(2, 0.1), blur(reference), reference + 0.05):
@@ -82,6 +88,22 @@ def test_a_blur_is_told_from_other_errors_and_from_its_opposite() -> None:
         assert shares(other, reference).blurred[INSIDE].abs().mean() < 0.4
 
 
+def test_a_gain_of_contrast_is_told_from_a_loss_and_from_other_errors() -> None:
+    reference = scene(1)
+
+    def gained(image: Tensor) -> Tensor:
+        found = shares(image, reference).gained
+        assert found is not None
+        return found[INSIDE]
+
+    assert gained(contrasted(reference, 1.3)).min() > 0.99
+    assert gained(contrasted(reference, 1 / 1.3)).max() < -0.99
+    for other in (reference + noise(2, 0.1), reference.roll(1, -1), reference + 0.05):
+        assert gained(other).abs().max() < 0.5
+    darker = gained(contrasted(reference, 1.3) - 0.1)
+    assert darker.min() > 0.95  # whatever else happens to the mean
+
+
 def test_fringes_of_one_colour_are_no_displacement() -> None:
     reference = scene(3).mean(1, keepdim=True).expand(1, 3, 96, 96)
     fringed = torch.cat([reference[:, :1].roll(1, -1), reference[:, 1:]], 1)
@@ -93,19 +115,19 @@ def test_fringes_of_one_colour_are_no_displacement() -> None:
 @given(
     seed=st.integers(0, 1000),
     factor=st.floats(1e-6, 1),
-    moved=st.booleans(),
+    kind=st.sampled_from(["moved", "noisy", "stronger"]),
 )
-def test_shares_do_not_depend_on_the_size_of_the_error(
-    seed: int, factor: float, moved: bool
-) -> None:
+def test_shares_do_not_depend_on_the_size_of_the_error(seed: int, factor: float, kind: str) -> None:
     reference = scene(seed)
-    image = reference.roll(1, -1) if moved else reference + noise(seed, 0.1)
+    image = changed(reference, seed)[kind]
     whole = shares(image, reference)
     part = shares(reference + factor * (image - reference), reference)
     torch.testing.assert_close(part, whole, rtol=0, atol=1e-8)
     assert whole.moved.min() >= 0
     assert whole.moved.max() <= 1
     assert whole.blurred.abs().max() <= 1
+    assert whole.gained is not None
+    assert whole.gained.abs().max() <= 1
 
 
 def test_shares_are_those_of_least_squares_fits() -> None:
@@ -117,6 +139,8 @@ def test_shares_are_those_of_least_squares_fits() -> None:
     kernel = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]]).double().expand(3, 1, 3, 3)
     laplacian = F.conv2d(around, kernel, groups=3)
     error = smooth_error(image - reference)
+    plane = PixelPyramid().double().smooth(reference)
+    assert found.gained is not None
     for row, column in ((1, 1), (2, 3), (4, 2)):
         cells = (0, slice(None), *(slice(4 * n - 4, 4 * n + 8) for n in (row, column)))
         equations = torch.stack([across[cells].flatten(), down[cells].flatten()], 1)
@@ -127,15 +151,22 @@ def test_shares_are_those_of_least_squares_fits() -> None:
         # All but equal: flat parts are guarded by a small addend to the derivatives' energy.
         torch.testing.assert_close(found.moved[0, 0, row, column], 1 - left, rtol=0, atol=1e-3)
         torch.testing.assert_close(found.blurred[0, 0, row, column], cosine, rtol=0, atol=1e-3)
+        centred = [
+            (of[cells].unflatten(1, (3, 4)).unflatten(3, (3, 4))).movedim(2, 3).flatten(3)
+            for of in (plane, error)
+        ]
+        likeness = F.cosine_similarity(
+            *((each - each.mean(-1, keepdim=True)).flatten() for each in centred), 0
+        )
+        torch.testing.assert_close(found.gained[0, 0, row, column], likeness, rtol=0, atol=3e-3)
 
 
 def test_no_error_is_of_no_kind_and_has_a_gradient() -> None:
     reference = scene(6)
     image = reference.clone().requires_grad_()
-    moved, blurred = shares(image, reference)
-    (moved + blurred).sum().backward()
-    assert torch.equal(moved, torch.zeros_like(moved))
-    assert torch.equal(blurred, torch.zeros_like(blurred))
+    found = shares(image, reference)
+    sum(share.sum() for share in found).backward()
+    assert all(torch.equal(share, torch.zeros_like(share)) for share in found)
     assert image.grad is not None
     assert image.grad.isfinite().all()
 
@@ -151,7 +182,7 @@ def test_shares_weigh_the_cells_that_they_are_of() -> None:
 
 
 @settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 99), kind=st.sampled_from(["moved", "blurred", "noisy"]))
+@given(seed=st.integers(0, 99), kind=st.sampled_from(["moved", "blurred", "noisy", "stronger"]))
 def test_more_density_is_more_whatever_the_error(seed: int, kind: str) -> None:
     reference = scene(seed)
     error, measured = smooth_error(changed(reference, seed)[kind] - reference), structure(reference)
@@ -176,7 +207,9 @@ def test_a_move_does_not_hide_what_came_with_it(seed: int) -> None:
 
 
 @pytest.mark.parametrize("weights", ["relqa-base", "relqa-nano"])
-def test_of_the_distance_a_move_takes_its_part_away_and_a_blur_adds_one(weights: str) -> None:
+def test_moves_and_gains_take_their_part_of_the_distance_away_and_blurs_add_one(
+    weights: str,
+) -> None:
     network = load_pretrained(weights).double()
     reference = scene(9)
     ratios = {}
@@ -190,3 +223,5 @@ def test_of_the_distance_a_move_takes_its_part_away_and_a_blur_adds_one(weights:
     assert ratios["moved"] < 0.6
     assert ratios["blurred"] > 1.1
     assert 0.95 < ratios["noisy"] < 1.05
+    assert ratios["stronger"] < 0.85
+    assert 0.95 < ratios["weaker"] < 1.05

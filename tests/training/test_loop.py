@@ -420,7 +420,7 @@ def test_weights_of_another_distance_start_a_network_of_the_same_tensors(
     whole: _Whole, photos: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "without.safetensors"
-    config = replace(NetworkConfig.base(), derivatives=False, confined=0.0)
+    config = replace(NetworkConfig.base(), derivatives=False, contrast=False, confined=0.0)
     network = ParityNetwork(config)
     save_weights(network, path, config, {})
     out = tmp_path / "with.safetensors"
