@@ -92,7 +92,9 @@ class Derivatives(nn.Module):
         shared = xy * first.square()
         second = (yy + _FLAT - xy * shared).rsqrt()
         rows = torch.cat([first, torch.zeros_like(xy), -shared * second, second], 1)
-        return Structure(derivatives, rows.unflatten(1, (2, 2)), (others + _FLAT).rsqrt())
+        count, _, height, width = rows.shape
+        whitening = rows.view(count, 2, 2, height, width)
+        return Structure(derivatives, whitening, (others + _FLAT).rsqrt())
 
 
 class Shares(NamedTuple):
