@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import operator
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from relqa_loss._files import write_atomically
+from relqa_loss.selection.statistics import whole_number
 from relqa_loss.selection.store import plain_tensors
 
 _KEY = "relqa_best"
@@ -94,7 +94,7 @@ class BestCheckpoint:
             OSError: If the file cannot be written; the one before is still there.
         """
         # JSON takes no numbers of NumPy; a fraction would be cut off when the file is resumed.
-        value, step = float(value), operator.index(step)
+        value, step = float(value), whole_number("step", step)
         if not self._better(value):
             return False
         header = {_KEY: json.dumps({"value": value, "step": step, "mode": self.mode})}

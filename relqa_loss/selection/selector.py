@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -197,7 +196,7 @@ step 0 stays chosen'
             TypeError: If ``state`` holds something other than tensors.
             OSError: If a file cannot be written; selector and folder are as they were before.
         """
-        step = operator.index(step)
+        step = whole_number("step", step)
         images, numbers = self._match(*_read_scores(values))
         signed = signed_profile(profile, self._veto)
         for entry in self.entries:

@@ -107,7 +107,7 @@ def check_options(confidence: float, resamples: int, seed: int = 0) -> None:
 
 
 def whole_number(name: str, value: int) -> int:
-    """The option as Python's integer, whatever kind of integer it is.
+    """A number as Python's integer, whatever kind of integer it is.
 
     Raises:
         TypeError: For anything else, such as the 1000.0 that YAML makes of ``1.0e+3``.
