@@ -41,6 +41,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--window", type=int, help="side of the maps' pairs in pixels (96, or a smaller crop)"
     )
     parser.add_argument(
+        "--luma-share",
+        type=float,
+        default=0.0,
+        help="share of the sets of single distortions that change luma alone, for the maps",
+    )
+    parser.add_argument(
         "--half-maps",
         action="store_true",
         help="learn the maps in bfloat16: faster where the processor knows that format",
@@ -113,6 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
         fact_batch=arguments.fact_batch,
         crop=arguments.crop,
         window=min(96, arguments.crop) if arguments.window is None else arguments.window,
+        luma_share=arguments.luma_share,
         half_maps=arguments.half_maps,
         learn=arguments.learn,
         rank_by=arguments.rank_by,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from relqa_loss.network.model import MAP_STRIDE
+from relqa_loss.training.colours import keep_colours
 from relqa_loss.training.objectives import PAIRS_PER_SET, Batch, Facts, Lessons, Pairs
 from relqa_loss.training.pool import Pool
 from relqa_loss.training.sets import IMAGES_PER_SET, NO_ORDER, RankedSet
@@ -44,6 +45,7 @@ def collate(
     pair_sets: Sequence[RankedSet] | None = None,
     fact_sets: Sequence[RankedSet] | None = None,
     window: int | None = None,
+    luma_share: float = 0.0,
 ) -> Batch:
     """Stack sets, flip each one at random, and draw partners and pairs.
 
@@ -55,11 +57,13 @@ def collate(
             knows them, they are lessons as well.
         fact_sets: Sets of pairs whose order is known, if any.
         window: Side of the pairs' windows in pixels; whole crops by default.
+        luma_share: Share of the pairs' sets, of those without a known order, whose images keep the
+            colours of their reference.
     """
     flipped = [_flip(each, generator) for each in sets]
     count = IMAGES_PER_SET
     shift = torch.randint(1, count, (len(sets), 1), generator=generator)
-    drawn = [_pairs(each, window, generator) for each in (pair_sets or sets)]
+    drawn = [_pairs(each, window, luma_share, generator) for each in (pair_sets or sets)]
     reference, images = _pixels(flipped)
     return Batch(
         reference=reference,
@@ -117,13 +121,18 @@ def _taught(sets: Sequence[RankedSet]) -> Tensor | None:
     return torch.stack(taught) if taught else None
 
 
-def _pairs(each: RankedSet, window: int | None, generator: torch.Generator) -> Pairs:
+def _pairs(
+    each: RankedSet, window: int | None, luma_share: float, generator: torch.Generator
+) -> Pairs:
     """A random window of some images of a set, the distorted ones first."""
     each = _flip(_cut(each, window, generator), generator)
     chosen = _choose(each, generator)
     reference = each.reference.float() / 255
     images = each.images[chosen].float() / 255
     maps = each.maps[chosen].float() / 127
+    # What is worse than what may be a matter of colour alone: only where no order is known.
+    if luma_share and bool((each.order == NO_ORDER).all()) and _coin(luma_share, generator):
+        images, maps = keep_colours(reference.expand_as(images), images, maps)
     between = _certainly_worse(each.order, int(chosen[1]), int(chosen[0]))
     return Pairs(
         reference=torch.cat([reference.expand_as(images), images[:1]]),
@@ -148,6 +157,10 @@ def _choose(each: RankedSet, generator: torch.Generator) -> Tensor:
         rest = torch.multinomial(chance, PAIRS_PER_SET - 3, generator=generator)
         return torch.cat([first, rest])
     return torch.multinomial(chance, PAIRS_PER_SET - 1, generator=generator)
+
+
+def _coin(chance: float, generator: torch.Generator) -> bool:
+    return float(torch.rand(1, generator=generator)) < chance
 
 
 def _certainly_worse(order: Tensor, image: int, other: int) -> float:
@@ -192,6 +205,8 @@ class Batches:
             sets at a step. Such sets cost a tenth of judged ones, so there can be many: maps
             overfit a small pool first.
         facts: A pool of pairs of known order, and how many of its sets at a step.
+        luma_share: Share of the sets without a known order whose images keep the colours of their
+            reference in pairs.
     """
 
     def __init__(
@@ -206,6 +221,7 @@ class Batches:
         window: int | None = None,
         unjudged: tuple[Pool, int] | None = None,
         facts: tuple[Pool, int] | None = None,
+        luma_share: float = 0.0,
     ) -> None:
         self.judged = _Source(pool, size, seed, stride, rank, world)
         self.unjudged: _Source | None = None
@@ -215,6 +231,7 @@ class Batches:
         if facts is not None:
             self.facts = _Source(*facts, seed, stride, rank, world)
         self.seed, self.rank, self.window = seed, rank, window
+        self.luma_share = luma_share
         self.quantiles = Quantiles(pool.panel())
 
     def __getitem__(self, step: int) -> Batch:
@@ -227,6 +244,7 @@ class Batches:
             pair_sets=None if self.unjudged is None else self.unjudged.at(step),
             fact_sets=None if self.facts is None else self.facts.at(step),
             window=self.window,
+            luma_share=self.luma_share,
         )
 
 

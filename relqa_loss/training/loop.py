@@ -158,6 +158,7 @@ def train(
         window=config.window,
         unjudged=(pools[_UNJUDGED], config.unjudged_batch) if _UNJUDGED in pools else None,
         facts=(pools[_FACTS], config.fact_batch) if _FACTS in pools else None,
+        luma_share=config.luma_share,
     )
     checks = Batches(pools["val"], config.batch, config.seed, stride=stride)
     check_steps = max(1, len(pools["val"]) // (stride * config.batch))

@@ -379,6 +379,8 @@ def test_folder_without_photographs_is_refused(whole: _Whole, tmp_path: Path) ->
         {"batch": 0},
         {"seed": 2**32},
         {"seed": -(2**31) - 1},
+        {"luma_share": 1.1},
+        {"luma_share": float("nan")},
     ],
     ids=str,
 )

@@ -1,0 +1,119 @@
+"""Pairs whose images keep the colours of their reference."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from relqa_loss.channels import CHANNELS
+from relqa_loss.distortions import get_operator
+from relqa_loss.distortions.colour import to_opponent
+from relqa_loss.training.batches import Quantiles, collate
+from relqa_loss.training.colours import keep_colours
+from relqa_loss.training.sets import IMAGES_PER_SET, NO_ORDER, RankedSet
+
+
+def _photo(side: int = 64) -> Tensor:
+    """Smooth colours and a fine pattern, away from black and white."""
+    generator = torch.Generator().manual_seed(0)
+    rough = torch.rand(1, 3, 8, 8, generator=generator)
+    smooth = torch.nn.functional.interpolate(rough, (side, side), mode="bilinear")
+    fine = torch.rand(1, 3, side, side, generator=generator)
+    return (0.35 + 0.2 * smooth + 0.1 * fine).mul(255).round().div(255)
+
+
+def _distorted(operator: str, photo: Tensor, strength: float) -> Tensor:
+    images = get_operator(operator).apply(photo, strength, torch.Generator().manual_seed(1))
+    return images.clamp(0, 1).mul(255).round().div(255)
+
+
+def _maps(*names: str) -> Tensor:
+    maps = torch.zeros(1, len(CHANNELS), 16, 16)
+    maps[:, [CHANNELS.index(name) for name in names]] = 0.5
+    return maps
+
+
+@pytest.mark.parametrize(
+    ("operator", "strength"), [("gaussian_blur", 2.0), ("jpeg", 5.0), ("mean_shift_up", 0.1)]
+)
+def test_luma_is_that_of_the_image_and_colour_that_of_the_reference(
+    operator: str, strength: float
+) -> None:
+    photo = _photo()
+    image = _distorted(operator, photo, strength)
+    kept, maps = keep_colours(photo, image, _maps("sharpness", "chroma_bleed", "saturation"))
+    luma, colours = to_opponent(kept)
+    level = 1.5 / 255  # of rounding to 8 bits
+    torch.testing.assert_close(luma, to_opponent(image)[0], atol=level, rtol=0)
+    torch.testing.assert_close(colours, to_opponent(photo)[1], atol=level, rtol=0)
+    assert not torch.equal(kept, image)
+    assert torch.equal(maps, _maps("sharpness"))
+
+
+@pytest.mark.parametrize(
+    ("operator", "strength"), [("colour_diffusion", 6.0), ("saturation_down", 0.8)]
+)
+def test_an_error_of_colour_is_left_as_it_is(operator: str, strength: float) -> None:
+    photo = _photo()
+    image = _distorted(operator, photo, strength)
+    kept, maps = keep_colours(photo, image, _maps("chroma_bleed"))
+    assert torch.equal(kept, image)
+    assert torch.equal(maps, _maps("chroma_bleed"))
+
+
+def test_colours_move_with_the_image() -> None:
+    photo = _photo()
+    image = photo.roll(3, -1)
+    kept, maps = keep_colours(photo, image, _maps("geometry"))
+    assert torch.equal(kept, image)
+    assert torch.equal(maps, _maps("geometry"))
+
+
+def test_each_image_is_decided_by_itself() -> None:
+    photo = _photo().expand(2, -1, -1, -1)
+    images = torch.cat(
+        [
+            _distorted("gaussian_blur", photo[:1], 2.0),
+            _distorted("colour_diffusion", photo[:1], 6.0),
+        ]
+    )
+    kept, _ = keep_colours(photo, images, _maps("sharpness").expand(2, -1, -1, -1))
+    assert not torch.equal(kept[0], images[0])
+    assert torch.equal(kept[1], images[1])
+
+
+def _set(*, ordered: bool) -> RankedSet:
+    photo = _photo()
+    image = _distorted("gaussian_blur", photo, 2.0)
+    order = [[1, 0], [NO_ORDER, NO_ORDER]] if ordered else [[NO_ORDER, NO_ORDER]] * 2
+    return RankedSet(
+        reference=photo[0].mul(255).round().to(torch.uint8),
+        images=image.mul(255).round().to(torch.uint8).expand(IMAGES_PER_SET, -1, -1, -1),
+        maps=_maps("sharpness").mul(127).to(torch.int8).expand(IMAGES_PER_SET, -1, -1, -1),
+        panel=torch.rand(IMAGES_PER_SET, 2),
+        order=torch.tensor(order),
+        worse=torch.ones(IMAGES_PER_SET),
+    )
+
+
+def _share_of_luma(share: float, *, ordered: bool, count: int = 60) -> float:
+    """Of as many pairs, those whose image has the colours of its reference."""
+    each = _set(ordered=ordered)
+    found = 0
+    for seed in range(count):
+        generator = torch.Generator().manual_seed(seed)
+        pairs = collate([each], Quantiles(each.panel), generator, luma_share=share).pairs
+        gap = to_opponent(pairs.image[:1])[1] - to_opponent(pairs.reference[:1])[1]
+        found += bool(gap.abs().max() < 2 / 255)
+    return found / count
+
+
+def test_as_many_sets_as_asked_for_keep_their_colours() -> None:
+    assert _share_of_luma(0.0, ordered=False) == 0
+    assert 0.3 < _share_of_luma(0.5, ordered=False) < 0.7
+    assert _share_of_luma(1.0, ordered=False) == 1
+
+
+def test_sets_of_known_order_are_left_as_they_are() -> None:
+    assert _share_of_luma(1.0, ordered=True) == 0
