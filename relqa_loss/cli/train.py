@@ -47,6 +47,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="share of the sets of single distortions that change luma alone, for the maps",
     )
     parser.add_argument(
+        "--grey-share",
+        type=float,
+        default=0.0,
+        help="share of the sets of single distortions that are grey, for the maps",
+    )
+    parser.add_argument(
         "--half-maps",
         action="store_true",
         help="learn the maps in bfloat16: faster where the processor knows that format",
@@ -120,6 +126,7 @@ def run(arguments: argparse.Namespace) -> int:
         crop=arguments.crop,
         window=min(96, arguments.crop) if arguments.window is None else arguments.window,
         luma_share=arguments.luma_share,
+        grey_share=arguments.grey_share,
         half_maps=arguments.half_maps,
         learn=arguments.learn,
         rank_by=arguments.rank_by,

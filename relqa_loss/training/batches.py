@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from relqa_loss.network.model import MAP_STRIDE
-from relqa_loss.training.colours import keep_colours
+from relqa_loss.training.colours import keep_colours, without_colours
 from relqa_loss.training.objectives import PAIRS_PER_SET, Batch, Facts, Lessons, Pairs
 from relqa_loss.training.pool import Pool
 from relqa_loss.training.sets import IMAGES_PER_SET, NO_ORDER, RankedSet
@@ -46,6 +46,7 @@ def collate(
     fact_sets: Sequence[RankedSet] | None = None,
     window: int | None = None,
     luma_share: float = 0.0,
+    grey_share: float = 0.0,
 ) -> Batch:
     """Stack sets, flip each one at random, and draw partners and pairs.
 
@@ -59,11 +60,13 @@ def collate(
         window: Side of the pairs' windows in pixels; whole crops by default.
         luma_share: Share of the pairs' sets, of those without a known order, whose images keep the
             colours of their reference.
+        grey_share: Share of those sets that are grey.
     """
     flipped = [_flip(each, generator) for each in sets]
     count = IMAGES_PER_SET
     shift = torch.randint(1, count, (len(sets), 1), generator=generator)
-    drawn = [_pairs(each, window, luma_share, generator) for each in (pair_sets or sets)]
+    shares = luma_share, grey_share
+    drawn = [_pairs(each, window, shares, generator) for each in (pair_sets or sets)]
     reference, images = _pixels(flipped)
     return Batch(
         reference=reference,
@@ -122,23 +125,31 @@ def _taught(sets: Sequence[RankedSet]) -> Tensor | None:
 
 
 def _pairs(
-    each: RankedSet, window: int | None, luma_share: float, generator: torch.Generator
+    each: RankedSet,
+    window: int | None,
+    shares: tuple[float, float],
+    generator: torch.Generator,
 ) -> Pairs:
     """A random window of some images of a set, the distorted ones first."""
     each = _flip(_cut(each, window, generator), generator)
     chosen = _choose(each, generator)
-    reference = each.reference.float() / 255
     images = each.images[chosen].float() / 255
+    reference = (each.reference.float() / 255).expand_as(images)
     maps = each.maps[chosen].float() / 127
+    worse = each.worse[chosen]
     # What is worse than what may be a matter of colour alone: only where no order is known.
-    if luma_share and bool((each.order == NO_ORDER).all()) and _coin(luma_share, generator):
-        images, maps = keep_colours(reference.expand_as(images), images, maps)
+    if any(shares) and bool((each.order == NO_ORDER).all()):
+        lot, (luma_share, grey_share) = float(torch.rand(1, generator=generator)), shares
+        if lot < luma_share:
+            images, maps = keep_colours(reference, images, maps)
+        elif lot < luma_share + grey_share:
+            reference, images, maps, worse = without_colours(reference, images, maps, worse)
     between = _certainly_worse(each.order, int(chosen[1]), int(chosen[0]))
     return Pairs(
-        reference=torch.cat([reference.expand_as(images), images[:1]]),
+        reference=torch.cat([reference, images[:1]]),
         image=torch.cat([images, images[1:2]]),
         maps=torch.cat([maps, maps[1:2] - maps[:1]]),
-        worse=torch.cat([each.worse[chosen], torch.tensor([between])]),
+        worse=torch.cat([worse, torch.tensor([between])]),
     )
 
 
@@ -157,10 +168,6 @@ def _choose(each: RankedSet, generator: torch.Generator) -> Tensor:
         rest = torch.multinomial(chance, PAIRS_PER_SET - 3, generator=generator)
         return torch.cat([first, rest])
     return torch.multinomial(chance, PAIRS_PER_SET - 1, generator=generator)
-
-
-def _coin(chance: float, generator: torch.Generator) -> bool:
-    return float(torch.rand(1, generator=generator)) < chance
 
 
 def _certainly_worse(order: Tensor, image: int, other: int) -> float:
@@ -207,6 +214,7 @@ class Batches:
         facts: A pool of pairs of known order, and how many of its sets at a step.
         luma_share: Share of the sets without a known order whose images keep the colours of their
             reference in pairs.
+        grey_share: Share of those sets that are grey.
     """
 
     def __init__(
@@ -222,6 +230,7 @@ class Batches:
         unjudged: tuple[Pool, int] | None = None,
         facts: tuple[Pool, int] | None = None,
         luma_share: float = 0.0,
+        grey_share: float = 0.0,
     ) -> None:
         self.judged = _Source(pool, size, seed, stride, rank, world)
         self.unjudged: _Source | None = None
@@ -231,7 +240,7 @@ class Batches:
         if facts is not None:
             self.facts = _Source(*facts, seed, stride, rank, world)
         self.seed, self.rank, self.window = seed, rank, window
-        self.luma_share = luma_share
+        self.luma_share, self.grey_share = luma_share, grey_share
         self.quantiles = Quantiles(pool.panel())
 
     def __getitem__(self, step: int) -> Batch:
@@ -245,6 +254,7 @@ class Batches:
             fact_sets=None if self.facts is None else self.facts.at(step),
             window=self.window,
             luma_share=self.luma_share,
+            grey_share=self.grey_share,
         )
 
 

@@ -1,8 +1,8 @@
-"""Distortions of the luma alone, which single distortions of all three colours do not show.
+"""Distortions of the luma alone, and pictures without colours: what photographs do not show.
 
 Super-resolvers and denoisers that work on luma leave the colours as they were. Where colours keep
 detail that luma has lost, maps that never saw such a thing take the clean image for the one whose
-colours are the worse.
+colours are the worse. Grey pictures are what scans, X-rays and many test images are.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from relqa_loss.channels import CHANNELS
-from relqa_loss.distortions.colour import from_opponent, to_opponent
+from relqa_loss.distortions.colour import from_opponent, luma, to_opponent
 
 _OF_COLOUR = tuple(
     CHANNELS.index(name) for name in ("saturation", "temperature", "tint", "chroma_bleed")
@@ -32,13 +32,41 @@ def keep_colours(reference: Tensor, images: Tensor, maps: Tensor) -> tuple[Tenso
         images: Of the same shape.
         maps: Their maps, N×K×h×w.
     """
-    luma, _ = to_opponent(images)
-    clean, colours = to_opponent(reference)
+    _, colours = to_opponent(reference)
+    chosen = _of_luma(reference, images) & (maps[:, _MOVES].abs().amax((1, 2)) == 0)
+    chosen = chosen[:, None, None, None]
+    kept = _eight_bit(from_opponent(luma(images), colours))
+    return torch.where(chosen, kept, images), torch.where(chosen, _colourless(maps), maps)
+
+
+def without_colours(
+    reference: Tensor, images: Tensor, maps: Tensor, worse: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """All four for grey pictures. What was of colour for the most part is no distortion of them.
+
+    Args:
+        reference: N×3×H×W in [0, 1].
+        images: Of the same shape.
+        maps: Their maps, N×K×h×w.
+        worse: Which images are certainly worse, N.
+    """
+    seen = _of_luma(reference, images)
+    reference, images = (_eight_bit(luma(each)).expand_as(each) for each in (reference, images))
+    maps = _colourless(maps) * seen[:, None, None, None]
+    return reference, images, maps, worse * seen
+
+
+def _of_luma(reference: Tensor, images: Tensor) -> Tensor:
+    """N: whether the error is one of luma for a good part."""
     error = (images - reference).square().mean((1, 2, 3))
-    fits = (luma - clean).square().mean((1, 2, 3)) >= _LEAST * error
-    fits &= maps[:, _MOVES].abs().amax((1, 2)) == 0
-    chosen = fits[:, None, None, None]
-    kept = from_opponent(luma, colours).clamp(0, 1).mul(255).round().div(255)
-    colourless = maps.clone()
-    colourless[:, _OF_COLOUR] = 0
-    return torch.where(chosen, kept, images), torch.where(chosen, colourless, maps)
+    return luma(images - reference).square().mean((1, 2, 3)) >= _LEAST * error
+
+
+def _colourless(maps: Tensor) -> Tensor:
+    maps = maps.clone()
+    maps[:, _OF_COLOUR] = 0
+    return maps
+
+
+def _eight_bit(images: Tensor) -> Tensor:
+    return images.clamp(0, 1).mul(255).round().div(255)

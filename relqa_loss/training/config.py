@@ -29,7 +29,8 @@ class TrainConfig:
         crop: Side of the square crops in pixels, a multiple of 16.
         window: Side of the windows that pairs are cut to, a multiple of 16.
         luma_share: Share of the sets without a known order (single distortions) whose images keep
-            the colours of their reference when the maps' pairs are drawn, from 0 to 1.
+            the colours of their reference when the maps' pairs are drawn.
+        grey_share: Share of those sets that are grey when the maps' pairs are drawn.
         half_maps: Whether the maps are learned in bfloat16, twice as fast where the processor
             knows that format. Distances are compared down to the threshold of visibility, and
             stay in float32.
@@ -56,6 +57,7 @@ class TrainConfig:
     crop: int = 160
     window: int = 96
     luma_share: float = 0.0
+    grey_share: float = 0.0
     half_maps: bool = False
     learn: Learn = "both"
     rank_by: RankBy = "list"
@@ -79,8 +81,14 @@ class TrainConfig:
             raise ValueError(
                 f"window must be a multiple of 16 from 32 to crop ({self.crop}), got {self.window}"
             )
-        if not 0 <= self.luma_share <= 1:
-            raise ValueError(f"luma_share must be from 0 to 1, got {self.luma_share}")
+        for name in ("luma_share", "grey_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
+        if self.luma_share + self.grey_share > 1:
+            raise ValueError(
+                "luma_share and grey_share must not be more than 1 together, got "
+                f"{self.luma_share} and {self.grey_share}"
+            )
         for name in ("steps", "sets", "batch", "validate_every", "validation_sets"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

@@ -159,6 +159,7 @@ def train(
         unjudged=(pools[_UNJUDGED], config.unjudged_batch) if _UNJUDGED in pools else None,
         facts=(pools[_FACTS], config.fact_batch) if _FACTS in pools else None,
         luma_share=config.luma_share,
+        grey_share=config.grey_share,
     )
     checks = Batches(pools["val"], config.batch, config.seed, stride=stride)
     check_steps = max(1, len(pools["val"]) // (stride * config.batch))

@@ -10,7 +10,7 @@ from relqa_loss.channels import CHANNELS
 from relqa_loss.distortions import get_operator
 from relqa_loss.distortions.colour import to_opponent
 from relqa_loss.training.batches import Quantiles, collate
-from relqa_loss.training.colours import keep_colours
+from relqa_loss.training.colours import keep_colours, without_colours
 from relqa_loss.training.sets import IMAGES_PER_SET, NO_ORDER, RankedSet
 
 
@@ -97,23 +97,53 @@ def _set(*, ordered: bool) -> RankedSet:
     )
 
 
-def _share_of_luma(share: float, *, ordered: bool, count: int = 60) -> float:
-    """Of as many pairs, those whose image has the colours of its reference."""
+@pytest.mark.parametrize(
+    ("operator", "strength", "seen"),
+    [
+        ("gaussian_blur", 2.0, True),
+        ("colour_diffusion", 6.0, False),
+        ("saturation_down", 0.8, False),
+    ],
+)
+def test_of_a_grey_picture_distortions_of_luma_are_left(
+    operator: str, strength: float, seen: bool
+) -> None:
+    photo = _photo()
+    image = _distorted(operator, photo, strength)
+    maps = _maps("sharpness", "saturation", "chroma_bleed")
+    reference, images, left, worse = without_colours(photo, image, maps, torch.ones(1))
+    for grey, coloured in ((reference, photo), (images, image)):
+        assert torch.equal(grey, grey[:, :1].expand_as(grey))
+        torch.testing.assert_close(grey[:, :1], to_opponent(coloured)[0], atol=1 / 255, rtol=0)
+    assert torch.equal(left, _maps("sharpness") * seen)
+    assert worse.tolist() == [float(seen)]
+
+
+def _kinds(luma: float, grey: float, *, ordered: bool, count: int = 60) -> tuple[float, float]:
+    """Of as many pairs, those whose image keeps the colours of its reference, and grey ones."""
     each = _set(ordered=ordered)
-    found = 0
+    kept = greys = 0
     for seed in range(count):
         generator = torch.Generator().manual_seed(seed)
-        pairs = collate([each], Quantiles(each.panel), generator, luma_share=share).pairs
-        gap = to_opponent(pairs.image[:1])[1] - to_opponent(pairs.reference[:1])[1]
-        found += bool(gap.abs().max() < 2 / 255)
-    return found / count
+        quantiles = Quantiles(each.panel)
+        pairs = collate([each], quantiles, generator, luma_share=luma, grey_share=grey).pairs
+        colours, clean = (to_opponent(some[:1])[1] for some in (pairs.image, pairs.reference))
+        if float(clean.abs().max()) < 1e-6:
+            assert float(colours.abs().max()) < 1e-6
+            greys += 1
+        else:
+            kept += bool((colours - clean).abs().max() < 2 / 255)
+    return kept / count, greys / count
 
 
-def test_as_many_sets_as_asked_for_keep_their_colours() -> None:
-    assert _share_of_luma(0.0, ordered=False) == 0
-    assert 0.3 < _share_of_luma(0.5, ordered=False) < 0.7
-    assert _share_of_luma(1.0, ordered=False) == 1
+def test_as_many_sets_as_asked_for_keep_or_lose_their_colours() -> None:
+    assert _kinds(0, 0, ordered=False) == (0, 0)
+    assert _kinds(1, 0, ordered=False) == (1, 0)
+    assert _kinds(0, 1, ordered=False) == (0, 1)
+    kept, grey = _kinds(0.5, 0.25, ordered=False)
+    assert 0.3 < kept < 0.7
+    assert 0.1 < grey < 0.4
 
 
 def test_sets_of_known_order_are_left_as_they_are() -> None:
-    assert _share_of_luma(1.0, ordered=True) == 0
+    assert _kinds(0.5, 0.5, ordered=True) == (0, 0)

@@ -381,6 +381,8 @@ def test_folder_without_photographs_is_refused(whole: _Whole, tmp_path: Path) ->
         {"seed": -(2**31) - 1},
         {"luma_share": 1.1},
         {"luma_share": float("nan")},
+        {"grey_share": -0.1},
+        {"luma_share": 0.6, "grey_share": 0.6},
     ],
     ids=str,
 )

@@ -1,0 +1,162 @@
+"""How often the score takes the distorted image for the better one, on pictures of several kinds.
+
+    python benchmarks/direction.py --photos DIR [--weights NAME_OR_PATH …] [--count 12]
+        [--out FILE.md]
+
+Every operator of the bank that can only make an image worse is applied to the whole picture at
+severity 0.6. The share of images whose score is above zero is given by channel, and for all. Kinds:
+
+- *photograph*: as it is;
+- *luma alone*: the photograph keeps its colours, and its luma alone is distorted, as by a
+  super-resolver or a denoiser of luma (operators of colours and of geometry take no part);
+- *grey*, *dark* (a quarter of the light), *small* (of half the size, sharp), *enlarged* (twice the
+  size, soft): what the reference itself is like.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from _common import command, photographs, provenance, show, table
+from torch import Tensor
+
+from relqa_loss.distortions import DistortionEngine, Operator, Recipe, Step, list_operators
+from relqa_loss.distortions.colour import from_opponent, luma, to_opponent
+from relqa_loss.network import find_weights, load_pretrained
+from relqa_loss.network.model import ParityNetwork
+from relqa_loss.network.pretrained import DEFAULT_WEIGHTS
+
+SEVERITY = 0.6
+SIDE = 192
+_OF_COLOUR = ("saturation", "temperature", "tint", "chroma_bleed", "geometry")
+_BATCH = 8
+_VISIBLE = 1 / 255
+"""Mean absolute error below which nothing has been done (colour noise of a grey picture)."""
+
+References = Callable[[Tensor], Tensor]
+REFERENCES: dict[str, References] = {
+    "photograph": lambda photo: _centre(photo),
+    "grey": lambda photo: _grey(_centre(photo)),
+    "dark": lambda photo: _centre(photo) / 4,
+    "small": lambda photo: F.interpolate(photo, scale_factor=0.5, mode="bicubic", antialias=True),
+    "enlarged": lambda photo: F.interpolate(
+        _centre(_centre(photo)), scale_factor=2.0, mode="bicubic"
+    ),
+}
+
+
+class Verdicts(NamedTuple):
+    """Of a kind of picture and a channel: images, and how many passed for the better one."""
+
+    images: int
+    better: int
+
+
+def one_directional() -> list[Operator]:
+    return [info for info in list_operators() if info.one_directional]
+
+
+@torch.no_grad()
+def verdicts(network: ParityNetwork, photos: list[Tensor]) -> dict[tuple[str, str], Verdicts]:
+    """By kind of picture and channel; photographs are 3×2·SIDE×2·SIDE."""
+    operators = one_directional()
+    engine = DistortionEngine(tuple(info.name for info in operators))
+    found: dict[tuple[str, str], Verdicts] = defaultdict(lambda: Verdicts(0, 0))
+
+    def note(kind: str, info: Operator, reference: Tensor, image: Tensor, score: float) -> None:
+        if float((image - reference).abs().mean()) < _VISIBLE:
+            return
+        for channel in (info.channel, ALL):
+            images, better = found[kind, channel]
+            found[kind, channel] = Verdicts(images + 1, better + (score > 0))
+
+    for number, photo in enumerate(photos):
+        for kind, make in REFERENCES.items():
+            reference = _eight_bit(make(photo[None]))
+            images = torch.cat(
+                [
+                    _distorted(engine, reference, info.name, seed=1000 * number + index)
+                    for index, info in enumerate(operators)
+                ]
+            )
+            if kind == "grey":
+                images = _eight_bit(_grey(images))
+            scores = _scores(network, reference, images)
+            for info, image, score in zip(operators, images, scores, strict=True):
+                note(kind, info, reference[0], image, score)
+            if kind != "photograph":
+                continue
+            _, colours = to_opponent(reference)
+            images = _eight_bit(from_opponent(to_opponent(images)[0], colours))
+            scores = _scores(network, reference, images)
+            for info, image, score in zip(operators, images, scores, strict=True):
+                if info.channel not in _OF_COLOUR:
+                    note(LUMA, info, reference[0], image, score)
+    return found
+
+
+ALL, LUMA = "all", "luma alone"
+
+
+def _scores(network: ParityNetwork, reference: Tensor, images: Tensor) -> list[float]:
+    scores: list[float] = []
+    for some in images.split(_BATCH):
+        encoding = network.encode(reference.expand_as(some).contiguous())
+        scores += network.relate(encoding, network.encode(some)).score.tolist()
+    return scores
+
+
+def _distorted(engine: DistortionEngine, reference: Tensor, operator: str, seed: int) -> Tensor:
+    recipe = Recipe((Step(operator, SEVERITY, "whole"),), seed)
+    return _eight_bit(engine.apply(reference[0], recipe).distorted[None])
+
+
+def _eight_bit(images: Tensor) -> Tensor:
+    return images.clamp(0, 1).mul(255).round().div(255)
+
+
+def _centre(photo: Tensor) -> Tensor:
+    """Half of each side."""
+    rows, columns = (slice(side // 4, side // 4 + side // 2) for side in photo.shape[-2:])
+    return photo[..., rows, columns]
+
+
+def _grey(images: Tensor) -> Tensor:
+    return luma(images).expand(-1, 3, -1, -1)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--weights", nargs="+", default=[DEFAULT_WEIGHTS])
+    parser.add_argument("--count", type=int, default=12, help="photographs")
+    parser.add_argument("--out", type=Path, help="markdown file to write as well")
+    arguments = parser.parse_args()
+    photos = photographs(arguments.photos, 2 * SIDE, arguments.count)
+    kinds = ["photograph", LUMA, *(kind for kind in REFERENCES if kind != "photograph")]
+    parts = [f"`{command()}`"]
+    for weights in arguments.weights:
+        found = verdicts(load_pretrained(weights), photos)
+        channels = [ALL, *dict.fromkeys(info.channel for info in one_directional())]
+        rows = [
+            [channel, *(_share(found.get((kind, channel))) for kind in kinds)]
+            for channel in channels
+        ]
+        parts += [provenance(find_weights(weights).version), table(("channel", *kinds), rows)]
+    show("\n\n".join(parts), arguments.out)
+    return 0
+
+
+def _share(verdict: Verdicts | None) -> str:
+    return f"{verdict.better / verdict.images:.3f}" if verdict else "–"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
