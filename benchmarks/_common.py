@@ -82,11 +82,13 @@ def command() -> str:
     return shlex.join(["python", "/".join(Path(sys.argv[0]).parts[-2:]), *sys.argv[1:]])
 
 
-def provenance(weights: str) -> str:
-    """Machine, versions, weights and date, to stand under every table."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+def provenance(weights: str, device: str | torch.device = "cpu") -> str:
+    """What it ran on, versions, weights and date, to stand under every table."""
+    # A machine with a GPU measures most things on its processor all the same.
+    on_gpu = torch.device(device).type == "cuda"
+    name = torch.cuda.get_device_name(device) if on_gpu else _processor()
     return (
-        f"Weights {weights}; {device}, {torch.get_num_threads()} threads; "
+        f"Weights {weights}; {name}, {torch.get_num_threads()} threads; "
         f"Python {platform.python_version()}, torch {torch.__version__}; "
         f"{time.strftime('%Y-%m-%d', time.gmtime())}."
     )

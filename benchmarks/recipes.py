@@ -126,7 +126,7 @@ def main() -> None:
         [
             f"{TASKS[arguments.task].title}; {arguments.steps} steps, one seed, {len(tests)} "
             f"photographs of the `train` split left out of training. `{command()}`. "
-            + provenance(version),
+            + provenance(version, arguments.device),
             *parts,
         ]
     )

@@ -307,7 +307,7 @@ def main() -> None:
         [
             f"{len(photos)} photographs to train on, {len(tests)} unseen ones to judge by at "
             f"{arguments.size}²; crops of {arguments.crop}², batch {arguments.batch}, Adam at "
-            f"{arguments.rate:g}. `{command()}`. " + provenance(version),
+            f"{arguments.rate:g}. `{command()}`. " + provenance(version, arguments.device),
             *parts,
             f"### Cost of the loss alone, forward + backward, batch {arguments.batch} of "
             f"{arguments.crop}²\n\n{cost}",

@@ -178,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report(field, results),
             "",
             f"Weights file: {record.path.stat().st_size / 2**20:.2f} MiB.",
-            provenance(record.version),
+            provenance(record.version, device),
         ]
     )
     show(text, parsed.out)
@@ -188,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "weights_bytes": record.path.stat().st_size,
         "device": device.type,
         "threads": torch.get_num_threads(),
-        "provenance": provenance(record.version),
+        "provenance": provenance(record.version, device),
         "parameters": {each.name: each.parameters for each in field},
         "results": {
             str(size): {name: value._asdict() for name, value in measured.items()}

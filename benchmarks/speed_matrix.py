@@ -364,7 +364,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{work / 1e9:.1f} GFLOP at {reached:.0f} GFLOP/s, {reached / product_rate:.0%} of "
             "the former.",
             *scaling(results, names),
-            f"`{command()}`. {provenance(find_weights(parsed.weights).version)}",
+            f"`{command()}`. {provenance(find_weights(parsed.weights).version, device)}",
         ]
     )
     show(text, parsed.out)

@@ -160,7 +160,7 @@ def main() -> None:
             f"Denoiser, {arguments.steps} steps, {arguments.seeds} seed(s), {len(tests)} unseen "
             f"photographs at {arguments.size}². Fine detail: slope on the reference's (1 is as "
             "sharp); flat noise: levels of 255 in the flattest quarter. "
-            f"`{command()}`. " + provenance(version),
+            f"`{command()}`. " + provenance(version, arguments.device),
             *parts,
         ]
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -43,3 +44,13 @@ def test_nothing_is_written_where_nothing_is_asked_for(
 def test_no_benchmark_loses_its_report_to_a_missing_folder(path: Path) -> None:
     # A report that is written by hand fails after all the measuring.
     assert not re.search(r"\.write_text\(|savefig\((?!in_folder)", path.read_text("utf-8"))
+
+
+def test_provenance_names_what_was_measured_on(
+    common: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: f"a GPU ({device})")
+    monkeypatch.setattr(common, "_processor", lambda: "a processor")
+    assert "; a processor, " in common.provenance("relqa-base@12345678")
+    assert "; a GPU (cuda:1), " in common.provenance("relqa-base@12345678", "cuda:1")
