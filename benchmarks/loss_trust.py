@@ -246,6 +246,8 @@ def main() -> None:
         parser.error(f"unknown or unavailable: {sorted(unknown)}; there are {sorted(field)}")
     chosen = {n: f for n, f in field.items() if n in (arguments.losses or field)}
     photos = torch.stack(photographs(arguments.photos, arguments.size, arguments.count, seed=11))
+    if len(photos) < 2:  # it would start from itself, and be recovered at once
+        parser.error("one start is another photograph, and the `val` split has 1: give more")
     operators = tuple(operator_names())[: arguments.operators]
     figures: dict[str, dict] = {}
     pictures: dict[str, list[Tensor]] = {}

@@ -65,6 +65,8 @@ def main() -> None:
     versions = ", ".join(losses)
     losses |= {"L1": l1, "1 − SSIM (piq)": ssim}
     photos = torch.stack(photographs(arguments.photos, 128, arguments.count))
+    if len(photos) < 2:  # it would start from itself, and be recovered at once
+        parser.error("one start is another photograph, and the `val` split has 1: give more")
     recovery = []
     for name, distance in losses.items():
         row: list[object] = [name]

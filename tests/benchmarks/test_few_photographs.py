@@ -1,0 +1,48 @@
+"""Benchmarks on a folder with fewer photographs than they need, or than they were asked to take."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import skimage.data
+from PIL import Image
+
+pytest.importorskip("piq")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Two photographs to train on, one to validate on."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rows = "file,split\n"
+    for name, split in (("astronaut", "train"), ("chelsea", "train"), ("coffee", "val")):
+        Image.fromarray(getattr(skimage.data, name)()[:300, :300]).save(folder / f"{name}.png")
+        rows += f"{name}.png,{split}\n"
+    (folder / "MANIFEST.csv").write_text(rows)
+    return folder
+
+
+@pytest.fixture
+def script(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module(request.param)
+
+
+@pytest.mark.parametrize("script", ["trust", "loss_trust"], indirect=True)
+def test_a_start_from_another_photograph_needs_another_photograph(
+    script: ModuleType,
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = ["x", "--photos", str(photos), "--count", "2", "--steps", "1"]
+    monkeypatch.setattr(sys, "argv", given)
+    with pytest.raises(SystemExit):
+        script.main()
+    assert "one start is another photograph, and the `val` split has 1" in capsys.readouterr().err
