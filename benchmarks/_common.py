@@ -71,6 +71,25 @@ def keep(figures: object, path: Path | None) -> None:
         write_atomically(path, (json.dumps(figures, indent=1, ensure_ascii=False) + "\n").encode())
 
 
+def keep_apart(folder: Path, **made_from: object) -> None:
+    """Make a folder for results that are found again, and see that all in it were made alike.
+
+    Raises:
+        ValueError: If those in it were made from something else.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "made_from.json"
+    if not path.is_file():
+        keep(made_from, path)
+    before = json.loads(path.read_text("utf-8"))
+    other = [name for name, value in made_from.items() if before.get(name) != value]
+    if other:
+        raise ValueError(
+            f"{folder} holds results that were made from other {' and '.join(other)}, by {path}; "
+            "choose another --folder"
+        )
+
+
 def in_folder(path: Path) -> Path:
     """The path, in a folder that is there now: for pictures."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ late. At every checkpoint, PSNR, SSIM, L1, the relational loss ("ours") and the 
 measured on images of the ``val`` split; each criterion chooses. Judges that had no part in any
 training (of the restorers or of our weights) say how good the chosen checkpoint is: on the same
 images, and on others. A run's checkpoints and the judges' values are kept under ``--folder`` and
-not made again.
+not made again; other photographs need another folder.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import piq
 import torch
-from _common import command, keep, photographs, provenance, show, table
+from _common import command, keep, keep_apart, photographs, provenance, show, table
 from _selection_runs import (
     CHECKPOINTS,
     TROUBLE_FROM,
@@ -232,9 +232,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="markdown file to write as well")
     parser.add_argument("--json", type=Path, help="figures as JSON")
     arguments = parser.parse_args()
-    arguments.folder.mkdir(parents=True, exist_ok=True)
 
-    files = find_photos(arguments.photos, "train", least_side=arguments.size).files
+    found = {s: find_photos(arguments.photos, s, arguments.size) for s in ("train", "val")}
+    try:
+        keep_apart(arguments.folder, photographs=[each.fingerprint for each in found.values()])
+    except ValueError as error:
+        parser.error(str(error))
+    files = found["train"].files
     train_on = [read_photo(path) for path in files[:: max(1, len(files) // 24)]]
     crops = torch.stack(photographs(arguments.photos, arguments.size, 2 * arguments.images, seed=8))
     # Every other one, so that neither half is of one kind.

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -96,3 +98,34 @@ def test_at_least_twenty_runs_with_every_task_and_trouble() -> None:
     assert {run.task for run in runs} == set(training.TASKS)
     assert {run.loss for run in runs} == set(training.LOSSES)
     assert len({run.name for run in runs}) == len(runs)
+
+
+def test_runs_on_other_photographs_are_not_taken_for_these(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {"a": ("astronaut", "coffee"), "b": ("chelsea", "coffee"), "c": ("astronaut", "rocket")}
+    for folder, photos in names.items():
+        (tmp_path / folder).mkdir()
+        rows = "file,split\n"
+        for name, split in zip(photos, ("train", "val"), strict=True):
+            pixels = getattr(skimage.data, name)()[:200, :200]
+            Image.fromarray(pixels).save(tmp_path / folder / f"{name}.png")
+            rows += f"{name}.png,{split}\n"
+        rows += 3 * f"{photos[1]}.png,val\n"  # two to select on, two to judge on
+        (tmp_path / folder / "MANIFEST.csv").write_text(rows)
+    monkeypatch.setattr(benchmark, "runs", lambda seeds: [training.Run("denoise", "none", "l1", 1)])
+    monkeypatch.setattr(benchmark, "veto_rows", lambda *_: [])
+
+    def start(photos: str) -> None:
+        given = ["x", "--photos", str(tmp_path / photos), "--folder", str(tmp_path / "kept")]
+        monkeypatch.setattr(sys, "argv", [*given, "--steps", "1", "--images", "2"])
+        benchmark.main()
+
+    start("a")
+    first = capsys.readouterr().out
+    start("a")
+    assert capsys.readouterr().out == first
+    for other in ("b", "c"):
+        with pytest.raises(SystemExit):
+            start(other)
+        assert "choose another --folder" in capsys.readouterr().err
