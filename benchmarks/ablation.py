@@ -6,7 +6,7 @@ Every variant starts from the same weights and sees the same images in the same 
 held-out operators. It is judged on unseen photographs, by metrics that no panel of any variant
 holds, on trained and on held-out operators, by ladders, by facts of psychophysics and by whether
 windows of the same images keep their order. Finished variants are kept under ``--folder`` and not
-trained again.
+trained again; other photographs, or other ``--sets``, need another folder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from _ablation_judging import WINDOWS, Bench, Distance
 from _ablation_variants import FURTHER, JUDGES, VARIANTS, Recoloured, Variant, VariedObjectives
-from _common import command, keep, provenance, show, table
+from _common import command, keep, keep_apart, provenance, show, table
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -28,7 +28,7 @@ from relqa_loss.distortions import operator_names
 from relqa_loss.training.batches import Batches, read_ahead
 from relqa_loss.training.loop import FACTS_SEED  # so that the pool of `relqa train` is found again
 from relqa_loss.training.panel import PANEL, panel_values
-from relqa_loss.training.photos import find_photos
+from relqa_loss.training.photos import PhotoFolder, find_photos
 from relqa_loss.training.pool import Pool, PoolSpec
 from relqa_loss.training.schedule import AveragedWeights, learning_rate
 from relqa_loss.training.sets import MARGIN, RankedSet
@@ -66,10 +66,9 @@ def _further(pool: Pool) -> Tensor:
 
 
 def pools(
-    photos: Path, folder: Path, sets: int, wider: Path, *, with_facts: bool
+    found: PhotoFolder, folder: Path, sets: int, wider: Path, *, with_facts: bool
 ) -> tuple[Pool, Pool]:
     """Ranked sets, and sets of facts (only filled if asked for), as ``relqa train`` makes them."""
-    found = find_photos(photos, "train", least_side=_CROP + MARGIN)
     spec = PoolSpec(
         photos=tuple(str(path) for path in found.files),
         fingerprint=found.fingerprint,
@@ -181,12 +180,16 @@ def main() -> None:
     if not variants:
         parser.error(f"no variant has that name; known are {[v.name for v in VARIANTS]}")
 
-    arguments.folder.mkdir(parents=True, exist_ok=True)
+    found = find_photos(arguments.photos, "train", least_side=_CROP + MARGIN)
+    try:
+        keep_apart(arguments.folder, photographs=found.fingerprint, sets=arguments.sets)
+    except ValueError as error:
+        parser.error(str(error))
     paths = {v: arguments.folder / f"{v.file}-{arguments.steps}.safetensors" for v in variants}
     if not all(path.is_file() for path in paths.values()):
         wider = arguments.folder / f"further-{arguments.sets}.safetensors"
         data = pools(
-            arguments.photos,
+            found,
             arguments.pool_folder,
             arguments.sets,
             wider,

@@ -22,6 +22,7 @@ from relqa_loss.training.sets import IMAGES_PER_SET, NO_ORDER
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import ablation  # noqa: E402
 from _ablation_variants import (  # noqa: E402
     BASE,
     FURTHER,
@@ -141,6 +142,47 @@ def test_colours() -> None:
     red[:, 0] = 1
     expected = torch.tensor([0.299, 0.331264, 1.0])[None, :, None, None]
     torch.testing.assert_close(recolour(red, "opponent"), expected, atol=1e-5, rtol=0)
+
+
+def test_variants_of_other_photographs_or_sets_are_not_taken_for_these(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder, train in (("a", "astronaut"), ("b", "chelsea")):
+        (tmp_path / folder).mkdir()
+        rows = "file,split\n"
+        for name, split in ((train, "train"), ("coffee", "val")):
+            pixels = getattr(skimage.data, name)()[:300, :300]
+            Image.fromarray(pixels).save(tmp_path / folder / f"{name}.png")
+            rows += f"{name}.png,{split}\n"
+        (tmp_path / folder / "MANIFEST.csv").write_text(rows)
+    monkeypatch.setattr(ablation, "pools", lambda *_, **__: None)
+    monkeypatch.setattr(ablation, "train", lambda variant, data, steps, path: path.touch())
+    judged: list[str] = []
+    monkeypatch.setattr(ablation, "Bench", lambda photos, *_: judged.append(photos.name) or Judge)
+    monkeypatch.setattr(ablation, "distance_of", lambda *_: None)
+
+    class Judge:
+        @staticmethod
+        def figures(_: object) -> dict[str, float]:
+            windows = (f"whole and {side}²" for side in ablation.WINDOWS)
+            groups = (f"{m}, {g}" for m in (*PANEL, *JUDGES) for g in ("trained", "held out"))
+            return dict.fromkeys(("ladders", "facts", *windows, *groups), 1.0)
+
+    def start(photos: str, sets: int) -> None:
+        given = ["x", "--photos", tmp_path / photos, "--folder", tmp_path / "kept"]
+        given += ["--sets", sets, "--only", "panel of 4"]
+        monkeypatch.setattr(sys, "argv", [str(each) for each in given])
+        ablation.main()
+
+    start("a", 32)
+    start("a", 32)
+    for photos, sets, what in (("b", 32, "photographs"), ("a", 48, "sets")):
+        with pytest.raises(SystemExit):
+            start(photos, sets)
+        message = capsys.readouterr().err
+        assert f"other {what}" in message
+        assert "choose another --folder" in message
+    assert judged == ["a", "a"]
 
 
 @pytest.mark.slow
