@@ -186,11 +186,15 @@ def restore(network: nn.Module, image: Tensor) -> tuple[Tensor, float]:
 
 
 def evaluate(run: Path, tests: list[Tensor], weights: str, tag: str) -> dict[str, list[float]]:
-    """Every figure of every test photograph; kept beside the network, by test and by weights.
+    """Every figure of every test photograph; kept beside the network, by photographs and weights.
 
     PSNR, bits per pixel and the independent judges do not depend on our weights; the distance
     and the signed profile do.
     """
+    content = hashlib.sha256()
+    for clean in tests:  # as many others of this size are not the same
+        content.update(clean.numpy().tobytes())
+    tag = f"{tag}-{content.hexdigest()[:8]}"
     judged = run / f"judges-{tag}.json"
     profiled = run / f"profile-{tag}-{find_weights(weights).sha256[:8]}.json"
     if not (judged.is_file() and profiled.is_file()):

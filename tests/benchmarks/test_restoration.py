@@ -165,6 +165,10 @@ def test_figures_are_of_the_right_images(runs: ModuleType, tmp_path: Path) -> No
     assert {len(each) for each in values.values()} == {2}
     assert min(values["distance"]) > 0
     assert values == runs.evaluate(run, tests, "relqa-base", "x")
+    # As many others of the same size: a photograph of the split was replaced.
+    others = [tests[0], 0.5 * tests[1]]
+    assert runs.evaluate(run, others, "relqa-base", "x")["VIFp"] != values["VIFp"]
+    assert runs.evaluate(run, others, "relqa-base", "x")["distance"] != values["distance"]
     given = runs.given_image("denoise", tests[0], 0)
     assert torch.equal(given, runs.given_image("denoise", tests[0], 0))
     assert not torch.equal(given, runs.given_image("denoise", tests[0], 1))
