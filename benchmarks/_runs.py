@@ -7,6 +7,7 @@ import json
 import math
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from relqa_loss.network import find_weights
 _LATER = {"options": "", "precision": "float32"}
 _FIRST_EXPONENT = -3.0  # a fresh codec learns to show something before it learns to save
 _RATE_GAIN = 0.01  # three times as much starves it, and takes hundreds of steps to let go
+_LEFT_OUT = 16  # train photographs that settings are chosen on
 _RAMP = 0.6  # share of the steps over which a ramped distance comes in
 
 
@@ -60,6 +62,20 @@ class Settings:
         digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:8]
         slug = "".join(c if c.isalnum() else "-" for c in self.loss.lower())
         return f"{self.task}-{slug}-s{self.seed}-{digest}"
+
+
+def left_out(files: Sequence[Path]) -> tuple[Sequence[Path], Sequence[Path]]:
+    """Photographs to train on, and those of the same split to choose settings by.
+
+    Raises:
+        ValueError: If none is left to train on.
+    """
+    if len(files) <= _LEFT_OUT:
+        raise ValueError(
+            f"{_LEFT_OUT} of the `train` split are left out of training, and it has {len(files)}: "
+            "give more photographs"
+        )
+    return files[:-_LEFT_OUT], files[-_LEFT_OUT:]
 
 
 class RateControl:

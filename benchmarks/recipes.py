@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from _common import command, keep, provenance, show, table
 from _contest import JUDGES, OURS
-from _runs import Settings, evaluate, load_network, train
+from _runs import Settings, evaluate, left_out, load_network, train
 from _tasks import TASKS, crops
 
 from relqa_loss.network import find_weights
@@ -86,7 +86,10 @@ def main() -> None:
     arguments = parser.parse_args()
 
     found = find_photos(arguments.photos, "train", least_side=256)
-    chosen, judged = found.files[:-16], found.files[-16:]
+    try:
+        chosen, judged = left_out(found.files)
+    except ValueError as error:
+        parser.error(str(error))
     photos = [(read_photo(path) * 255).round().to(torch.uint8) for path in chosen]
     generator = torch.Generator().manual_seed(1)
     tests = [random_crop(read_photo(path), 256, generator) for path in judged]

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from _common import command, in_folder, keep, photographs, provenance, show, table
 from _contest import JUDGES, OURS, RIVALS, Unavailable, build_loss
-from _runs import Settings, evaluate, given_image, load_network, restore, train
+from _runs import Settings, evaluate, given_image, left_out, load_network, restore, train
 from _tasks import TASKS
 from torch import Tensor
 
@@ -34,7 +34,6 @@ from relqa_loss.training.photos import find_photos, random_crop, read_photo
 
 LOSSES = (*RIVALS, OURS, "distance alone", "SpatialMapWeightedLoss", "LPIPS + L1")
 STEPS = {"denoise": 250, "upscale": 250, "deblur": 250, "codec": 2000}
-LEFT_OUT = 16  # train photographs that --tune judges on
 
 Figures = dict[str, list[list[float]]]
 """By figure: one list per seed, one value per photograph."""
@@ -215,7 +214,10 @@ def main() -> None:
     found = find_photos(arguments.photos, "train", least_side=arguments.crop)
     files, fingerprint = found.files, found.fingerprint[:8]
     if arguments.tune:
-        files, judged_on = files[:-LEFT_OUT], files[-LEFT_OUT:]
+        try:
+            files, judged_on = left_out(files)
+        except ValueError as error:
+            parser.error(str(error))
         fingerprint += "-tune"
         generator = torch.Generator().manual_seed(1)
         tests = [random_crop(read_photo(f), arguments.size, generator) for f in judged_on]

@@ -46,3 +46,21 @@ def test_a_start_from_another_photograph_needs_another_photograph(
     with pytest.raises(SystemExit):
         script.main()
     assert "one start is another photograph, and the `val` split has 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("script", ["recipes", "restoration"], indirect=True)
+def test_without_photographs_left_to_train_on_it_says_so(
+    script: ModuleType,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = ["x", "--photos", str(photos), "--steps", "1", "--runs", str(tmp_path / "runs")]
+    if script.__name__ == "restoration":
+        given += ["--tune", "--size", "256"]
+    monkeypatch.setattr(sys, "argv", given)
+    with pytest.raises(SystemExit):
+        script.main()
+    message = capsys.readouterr().err
+    assert "16 of the `train` split are left out of training, and it has 2: give more" in message
