@@ -181,6 +181,24 @@ def operations(contender: Contender, cell: Cell, device: torch.device) -> int:
     return counter.get_total_flops()
 
 
+def of_the_machine(results: Results, ours: Contender, device: torch.device) -> list[str]:
+    """How near the largest plain call comes to what the machine can do, if there is one."""
+    plain = [cell for cell in results if cell.plain]
+    if not plain:
+        return []
+    largest = max(plain, key=lambda cell: cell.pixels)
+    product_rate, copy_rate = peaks_of_machine(device)
+    work = operations(ours, largest, device)
+    figures = results[largest][ours.name]
+    reached = work / figures.both / 1e6 if isinstance(figures, Figures) else float("nan")
+    return [
+        f"A matrix product reaches {product_rate:.0f} GFLOP/s here and a copy "
+        f"{copy_rate:.1f} GB/s. At {largest.size}² × {largest.batch} ours does "
+        f"{work / 1e9:.1f} GFLOP at {reached:.0f} GFLOP/s, {reached / product_rate:.0%} of "
+        "the former."
+    ]
+
+
 def line(points: Iterable[tuple[float, float]]) -> tuple[float, float, float]:
     """Offset, slope and R² of a straight line of least relative squares."""
     x, y = np.array(list(points)).T
@@ -347,11 +365,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         taking_part = [each for each in field if everyone or each.name in _OWN]
         results[cell] = measure(taking_part, cell, device, parsed.seconds)
         sys.stderr.write(f"measured {cell}\n")
-    product_rate, copy_rate = peaks_of_machine(device)
-    largest = max((cell for cell in results if cell.plain), key=lambda cell: cell.pixels)
-    work = operations(field[0], largest, device)
-    ours = results[largest][OURS]
-    reached = work / ours.both / 1e6 if isinstance(ours, Figures) else float("nan")
     text = "\n\n".join(
         [
             "Forward and backward, gradient to the image only; medians of interleaved repeats; "
@@ -359,10 +372,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "random weights.",
             ratio_tables(results, names),
             *(part for name in _OWN for part in (f"{name}:", own_table(results, name))),
-            f"A matrix product reaches {product_rate:.0f} GFLOP/s here and a copy "
-            f"{copy_rate:.1f} GB/s. At {largest.size}² × {largest.batch} ours does "
-            f"{work / 1e9:.1f} GFLOP at {reached:.0f} GFLOP/s, {reached / product_rate:.0%} of "
-            "the former.",
+            *of_the_machine(results, field[0], device),
             *scaling(results, names),
             f"`{command()}`. {provenance(find_weights(parsed.weights).version, device)}",
         ]

@@ -92,3 +92,14 @@ def test_everything_is_written(matrix, tmp_path: Path, capsys) -> None:  # type:
     assert len(ours) == 8
     assert all(0 < float(row["low"]) <= float(row["both"]) <= float(row["high"]) for row in ours)
     assert paths["picture.png"].read_bytes().startswith(b"\x89PNG")
+
+
+def test_figures_without_a_plain_call_are_written(  # type: ignore[no-untyped-def]
+    matrix, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    field = [matrix.Contender(matrix.OURS, torch.nn.L1Loss(), 0)]
+    monkeypatch.setattr(matrix, "contenders", lambda *_: field)
+    page = tmp_path / "page.md"
+    options = "--sizes 32 --batches 1 --precisions bf16 --seconds 0.01"
+    assert matrix.main([*options.split(), "--out", str(page)]) == 0
+    assert "| 32² × 1, bf16, eager, contiguous |" in page.read_text("utf-8")
