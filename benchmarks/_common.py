@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from relqa_loss._files import write_atomically
+from relqa_loss.network.pretrained import WeightsRecord
 from relqa_loss.training.photos import find_photos, random_crop, read_photo
 
 PLACE = re.compile(
@@ -99,6 +100,12 @@ def in_folder(path: Path) -> Path:
 def command() -> str:
     """The command line of this run, for whoever wants to repeat it."""
     return shlex.join(["python", "/".join(Path(sys.argv[0]).parts[-2:]), *sys.argv[1:]])
+
+
+def told_apart(records: Sequence[WeightsRecord]) -> list[str]:
+    """Names of weights; with their hashes where several files of one name are compared."""
+    names = [record.name for record in records]
+    return [each.name if names.count(each.name) == 1 else each.version for each in records]
 
 
 def provenance(weights: str, device: str | torch.device = "cpu") -> str:

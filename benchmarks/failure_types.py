@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch.nn.functional as F
-from _common import command, keep, photographs, provenance, show, table
+from _common import command, keep, photographs, provenance, show, table, told_apart
 from torch import Tensor
 
 from relqa_loss._pairs import relations
@@ -180,7 +180,7 @@ def main() -> None:
     )
     show(report, arguments.out)
     if arguments.json:
-        for record, name in zip(records, networks, strict=True):
+        for record, label, name in zip(records, told_apart(records), networks, strict=True):
             figures = {
                 "weights": record.version,
                 "command": command(),
@@ -190,7 +190,7 @@ def main() -> None:
             }
             path = arguments.json
             if name:
-                path = path.with_name(f"{path.stem}-{record.name}{path.suffix}")
+                path = path.with_name(f"{path.stem}-{label}{path.suffix}")
             keep(figures, path)
 
 

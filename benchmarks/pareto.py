@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from _common import command, in_folder, keep, photographs, provenance, show, table
+from _common import command, in_folder, keep, photographs, provenance, show, table, told_apart
 from speed import milliseconds, spread
 from speed_matrix import Cell, images
 from torch import Tensor, nn
@@ -55,11 +55,12 @@ def contenders(weights: Sequence[str]) -> dict[str, nn.Module]:
     """Losses that give one value per image."""
     import piq
 
+    names = told_apart([find_weights(each) for each in weights])
     ours = {
-        find_weights(each).name: RelationalLoss(
+        name: RelationalLoss(
             weights=each, pixel_weight=0, reduction="none", on_out_of_range="ignore"
         )
-        for each in weights
+        for name, each in zip(names, weights, strict=True)
     }
     return {
         **ours,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,8 @@ from pathlib import Path
 import pytest
 import skimage.data
 from PIL import Image
+
+from relqa_loss.network import find_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -69,6 +73,39 @@ def test_of_several_weights_each_has_the_figures_that_it_has_alone(photos: Path)
     )
     assert nano | {"command": ""} == alone | {"command": ""}
     assert base["facts"] != nano["facts"]
+
+
+def namesakes(folder: Path) -> list[Path]:
+    """The shipped weights as two runs would leave them: files of one name in two folders."""
+    manifest = json.loads((ROOT / "pretrained/manifest.json").read_text("utf-8"))["weights"]
+    found = []
+    for name in ("relqa-base", "relqa-nano"):
+        path = folder / name / "final.safetensors"
+        path.parent.mkdir()
+        shutil.copy(ROOT / "pretrained" / f"{name}.safetensors", path)
+        path.with_suffix(".json").write_text(json.dumps(manifest[name]))
+        found.append(path)
+    return found
+
+
+def test_weights_of_one_name_have_files_of_their_own(photos: Path, tmp_path: Path) -> None:
+    options = ("--count", 1, "--size", 96, "--metrics", "--json", tmp_path / "facts.json")
+    start("failure_types", photos, "--weights", *namesakes(tmp_path), *options)
+    files = sorted(tmp_path.glob("facts-*.json"))
+    named = [json.loads(file.read_text("utf-8"))["weights"] for file in files]
+    assert [file.stem for file in files] == [f"facts-{name}" for name in named]
+    assert len(named) == 2
+
+
+def test_contenders_of_one_name_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    pareto = importlib.import_module("pareto")
+    weights = [str(path) for path in namesakes(tmp_path)]
+    names = [name for name in pareto.contenders(weights) if "final" in name]
+    assert names == [find_weights(path).version for path in weights]
+    assert "relqa-nano" in pareto.contenders(["relqa-base", "relqa-nano"])
 
 
 def test_cross_scene(photos: Path) -> None:
