@@ -28,19 +28,20 @@ from _gains import with_gains
 from relqa_loss._files import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
+BEGINS, ENDS = "<!-- measured: ", "<!-- measured end -->"
 
 
 class Missing(Exception):
     """No such file of figures."""
 
 
-def sections(text: str) -> dict[str, str]:
+def sections(text: str) -> list[tuple[str, str]]:
     """Headings and what stands below each, up to the next one; ``""`` for what comes first."""
     parts = re.split(r"^#+ +(.+)$", text, flags=re.MULTILINE)
-    found = {"": parts[0].strip()}
-    for heading, body in zip(parts[1::2], parts[2::2], strict=True):
-        found[heading.strip()] = body.strip()
-    return found
+    return [
+        (heading.strip(), body.strip())
+        for heading, body in zip(("", *parts[1::2]), parts[::2], strict=True)
+    ]
 
 
 def tables(text: str) -> list[str]:
@@ -53,7 +54,8 @@ def looked_up(what: str, figures: Path) -> str:
 
     Raises:
         Missing: If there is no such file.
-        ValueError: If the file has no such heading, several of them, or not as many tables.
+        ValueError: If the file has no such heading, several of them, not as many tables, or nothing
+            before all headings.
     """
     file, heading, number = ([part.strip() for part in what.split(" / ")] + ["", ""])[:3]
     path = figures / f"{file}.md"
@@ -61,8 +63,10 @@ def looked_up(what: str, figures: Path) -> str:
         raise Missing(path)
     found = sections(path.read_text("utf-8"))
     if not heading:
-        return found[""]
-    matching = [body for title, body in found.items() if title.startswith(heading)]
+        if not found[0][1]:
+            raise ValueError(f"{path} has nothing before its first heading")
+        return found[0][1]
+    matching = [body for title, body in found if title.startswith(heading)]
     if len(matching) != 1:
         raise ValueError(f"{path} has {len(matching)} headings that start with {heading!r}")
     among = tables(matching[0])
@@ -73,7 +77,14 @@ def looked_up(what: str, figures: Path) -> str:
 
 
 def filled(text: str, figures: Path, missing: list[str]) -> str:
-    """A document with its places filled; those without a file are added to ``missing``."""
+    """A document with its places filled; those without a file are added to ``missing``.
+
+    Raises:
+        ValueError: If a place has no end, and would reach to that of the next one.
+    """
+    places = PLACE.findall(text)
+    if not len(places) == text.count(BEGINS) == text.count(ENDS):
+        raise ValueError(f"a place lacks its end, or an end its place: {BEGINS}… {ENDS}")
 
     def replace(place: re.Match[str]) -> str:
         try:
@@ -88,7 +99,8 @@ def filled(text: str, figures: Path, missing: list[str]) -> str:
 
 def documents(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.glob("*.md")):
-        if PLACE.search(path.read_text("utf-8")):
+        text = path.read_text("utf-8")
+        if BEGINS in text or ENDS in text:
             yield path
 
 

@@ -120,6 +120,42 @@ def test_the_places_of_the_documentation_are_filled(fill: ModuleType) -> None:
             assert content, f"{path.name}: nothing at {match['what']}"
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [
+        f"<!-- measured: restoration -->\nold\n\ntext\n\n{place('restoration / deblurring')}\n",
+        f"{place('restoration / deblurring')}\n\ntext\n\n<!-- measured: restoration -->\nold\n",
+        f"{place('restoration / deblurring')}\n\ntext\n\n<!-- measured end -->\n",
+    ],
+    ids=["without an end, before another", "without an end", "without a beginning"],
+)
+def test_a_place_without_an_end_is_refused(
+    fill: ModuleType,
+    figures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    broken: str,
+) -> None:
+    page = tmp_path / "docs" / "a.md"
+    page.parent.mkdir()
+    page.write_text(broken, "utf-8")
+    given = ["x", "--figures", str(figures), "--docs", str(page.parent)]
+    monkeypatch.setattr(sys, "argv", given)
+    with pytest.raises(SystemExit):
+        fill.main()
+    assert "a.md: a place lacks its end, or an end its place" in capsys.readouterr().err
+    assert page.read_text("utf-8") == broken
+
+
+def test_nothing_and_two_of_a_kind_are_no_figures(fill: ModuleType, figures: Path) -> None:
+    (figures / "x.md").write_text("### a\n\n| 1 |\n| --- |\n\n### a\n\n| 2 |\n| --- |\n", "utf-8")
+    with pytest.raises(ValueError, match="2 headings that start with 'a'"):
+        fill.looked_up("x / a", figures)
+    with pytest.raises(ValueError, match="nothing before its first heading"):
+        fill.looked_up("x", figures)
+
+
 CONTEST = """
 | better by | PSNR, dB | DSS | judges won / lost |
 | --- | --- | --- | --- |
