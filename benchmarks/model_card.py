@@ -244,6 +244,10 @@ def main() -> int:
             found["weights"].rpartition("@")[2]
         ):
             parser.error(f"{name}.json was measured on {found['weights']}, not {record.version}")
+    for name, written in tables.items():
+        # Both are written by one run, but each only if it is asked for.
+        if figures[name]["weights"] not in written:
+            parser.error(f"{name}.md is not of the weights of {name}.json: give those of one run")
 
     counts, licences = photographs(arguments.photos / "MANIFEST.csv")
     shipped = pretrained_folder().glob("*.safetensors")

@@ -61,10 +61,11 @@ def _figures(weights: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def _run(script: ModuleType, folder: Path, weights: str) -> None:
+def _run(script: ModuleType, folder: Path, weights: str, **tables: str) -> None:
     for name, content in _figures(weights).items():
         (folder / f"{name}.json").write_text(json.dumps(content))
-        (folder / f"{name}.md").write_text(f"#### Measured {name}\n")
+        measured = tables.get(name, content["weights"])
+        (folder / f"{name}.md").write_text(f"#### Measured {name}\n\nWeights {measured}.\n")
     (folder / "MANIFEST.csv").write_text(
         "file,split,source,licence\na,train,here,CC0\nb,train,here,CC0\nc,val,there,MIT\n"
     )
@@ -121,6 +122,23 @@ def test_figures_of_other_weights_are_refused(
     monkeypatch.setattr(sys, "argv", [])
     with pytest.raises(SystemExit):
         _run(script, tmp_path, "relqa-base@00000000")
+    assert not (tmp_path / "pretrained/MODEL_CARD.md").exists()
+
+
+@pytest.mark.parametrize("name", ["accuracy", "trust", "speed"])
+def test_tables_of_other_weights_than_their_figures_are_refused(
+    script: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
+    monkeypatch.setattr(sys, "argv", [])
+    manifest = json.loads((ROOT / "pretrained/manifest.json").read_text("utf-8"))
+    version = f"relqa-base@{manifest['weights']['relqa-base']['sha256'][:8]}"
+    with pytest.raises(SystemExit):
+        _run(script, tmp_path, version, **{name: "relqa-base@00000000"})
+    assert f"{name}.md is not of the weights of {name}.json" in capsys.readouterr().err
     assert not (tmp_path / "pretrained/MODEL_CARD.md").exists()
 
 
