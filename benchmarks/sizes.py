@@ -34,7 +34,8 @@ def figures_of(name: str, manifest: Path) -> Figures:
     Raises:
         ValueError: If something is missing.
     """
-    found: Figures = json.loads(manifest.read_text("utf-8"))["weights"][name].get("figures", {})
+    entries = json.loads(manifest.read_text("utf-8"))["weights"]
+    found: Figures = entries.get(name, {}).get("figures", {})
     missing = sorted(set(NEEDED) - set(found))
     if missing:
         raise ValueError(f"{manifest} has no figures of {', '.join(missing)} for {name}")

@@ -67,6 +67,8 @@ def test_figures_are_those_of_the_manifest(
     assert script.figures_of("a", manifest) == figures(0.9)
     with pytest.raises(ValueError, match="no figures of accuracy, failure_types, trust for b"):
         script.figures_of("b", manifest)
+    with pytest.raises(ValueError, match="no figures of accuracy, failure_types, trust for c"):
+        script.figures_of("c", manifest)  # of a run, and not in the manifest
     page = tmp_path / "sizes.md"
     assert script.main(["--out", str(page)]) == 0  # of the weights that ship
     assert capsys.readouterr().out == page.read_text("utf-8")
