@@ -60,6 +60,7 @@ def main() -> None:
                 [f"{side}²", f"tiles of {tile}²" if tile else "whole", spent, f"{memory:.0f}",
                  f"{distance:.6f}"]
             )  # fmt: skip
+    torch.set_num_threads(1)  # as in the processes, and said above their figures
     print(provenance(find_weights("relqa-base").version))
     print()
     print(table(("image", "measured", "seconds", "MB", "distance"), rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,19 @@ def test_both_ways_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kept.count(1) == 4 * 8
     assert float(str(ratio)) > 0
     assert float(str(memory)) > 4  # at once, eight of them are held
+
+
+def test_tiles_are_measured_on_as_many_threads_as_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import tiling
+
+    before = torch.get_num_threads()
+    monkeypatch.setattr(sys, "argv", ["x", "--sides", "64", "--tile", "64"])
+    try:
+        torch.set_num_threads(2)  # as torch has it on a machine with two cores
+        tiling.main()
+    finally:
+        torch.set_num_threads(before)
+    assert ", 1 threads;" in capsys.readouterr().out
