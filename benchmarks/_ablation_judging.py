@@ -56,11 +56,12 @@ class Bench:
         self.metrics = metrics
         trained = [name for name in operator_names() if name not in HELD_OUT]
         crops = photographs(folder, 192, count, seed=5)
+        self.count = len(crops)  # the split may have fewer
         self.groups = {
             "trained": _judged(crops, trained, metrics),
             "held out": _judged(crops, list(HELD_OUT), metrics),
         }
-        few = max(1, count // 4)
+        few = max(1, self.count // 4)
         self.ladders = [ladder for crop in crops[:few] for ladder in _ladders(crop)]
         self.stimuli = [
             Stimuli(photo, seed=number)

@@ -203,7 +203,7 @@ def main() -> None:
     figures = {v.name: bench.figures(distance_of(v, path)) for v, path in paths.items()}
     report = "\n\n".join(
         [
-            f"{arguments.count} photographs of the `val` split, {arguments.steps} steps each. "
+            f"{bench.count} photographs of the `val` split, {arguments.steps} steps each. "
             + provenance("of these runs alone"),
             "Spearman's correlation with the judges "
             + " and ".join(JUDGES)

@@ -234,6 +234,11 @@ def main() -> None:
     arguments = parser.parse_args()
 
     found = {s: find_photos(arguments.photos, s, arguments.size) for s in ("train", "val")}
+    if len(found["val"].files) < 4:
+        parser.error(
+            "two images to select on and two to judge on are the least, and the `val` split has "
+            f"{len(found['val'].files)} of {arguments.size} pixels or more: give more"
+        )
     try:
         keep_apart(arguments.folder, photographs=[each.fingerprint for each in found.values()])
     except ValueError as error:
@@ -273,7 +278,7 @@ def main() -> None:
     report = "\n\n".join(
         [
             f"{len(everything)} runs of {CHECKPOINTS} checkpoints, chosen on "
-            f"{arguments.images} images of {arguments.size}². "
+            f"{len(parts['selected on'])} images of {arguments.size}². "
             + provenance(find_weights(arguments.weights).version),
             "Regret: what the judges lose by the choice, as a share of their range over the run, "
             f"mean of {', '.join(JUDGES)}; then each in its own unit. Intervals: 95 % bootstrap "

@@ -162,6 +162,8 @@ def test_variants_of_other_photographs_or_sets_are_not_taken_for_these(
     monkeypatch.setattr(ablation, "distance_of", lambda *_: None)
 
     class Judge:
+        count = 1
+
         @staticmethod
         def figures(_: object) -> dict[str, float]:
             windows = (f"whole and {side}²" for side in ablation.WINDOWS)
@@ -197,7 +199,7 @@ def test_the_table_comes_out(tmp_path: Path) -> None:
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     command = [sys.executable, ROOT / "benchmarks" / "ablation.py", "--photos", photos,
                "--folder", tmp_path / "runs", "--pool-folder", tmp_path / "pool", "--sets", 32,
-               "--steps", 2, "--count", 1, "--only", "panel of 4", "without vsi",
+               "--steps", 2, "--count", 2, "--only", "panel of 4", "without vsi",
                "--json", tmp_path / "figures.json"]  # fmt: skip
     for _ in range(2):  # the second time, nothing is trained again
         result = subprocess.run(
@@ -215,3 +217,4 @@ def test_the_table_comes_out(tmp_path: Path) -> None:
         assert all(-1 <= value <= 1 for value in found.values())
         assert found["ladders"] > 0.9
     assert "| without vsi |" in result.stdout
+    assert result.stdout.startswith("1 photographs of the `val` split")

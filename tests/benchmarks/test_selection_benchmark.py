@@ -111,21 +111,28 @@ def test_runs_on_other_photographs_are_not_taken_for_these(
             pixels = getattr(skimage.data, name)()[:200, :200]
             Image.fromarray(pixels).save(tmp_path / folder / f"{name}.png")
             rows += f"{name}.png,{split}\n"
-        rows += 3 * f"{photos[1]}.png,val\n"  # two to select on, two to judge on
+        # Two to select on and two to judge on, of eight that are asked for.
+        rows += 3 * f"{photos[1]}.png,val\n"
         (tmp_path / folder / "MANIFEST.csv").write_text(rows)
     monkeypatch.setattr(benchmark, "runs", lambda seeds: [training.Run("denoise", "none", "l1", 1)])
     monkeypatch.setattr(benchmark, "veto_rows", lambda *_: [])
 
     def start(photos: str) -> None:
         given = ["x", "--photos", str(tmp_path / photos), "--folder", str(tmp_path / "kept")]
-        monkeypatch.setattr(sys, "argv", [*given, "--steps", "1", "--images", "2"])
+        monkeypatch.setattr(sys, "argv", [*given, "--steps", "1", "--images", "8"])
         benchmark.main()
 
     start("a")
     first = capsys.readouterr().out
+    assert "chosen on 2 images of 128²" in first
     start("a")
     assert capsys.readouterr().out == first
     for other in ("b", "c"):
         with pytest.raises(SystemExit):
             start(other)
         assert "choose another --folder" in capsys.readouterr().err
+    manifest = tmp_path / "b" / "MANIFEST.csv"
+    manifest.write_text("file,split\nchelsea.png,train\n" + 3 * "coffee.png,val\n")
+    with pytest.raises(SystemExit):
+        start("b")
+    assert "the `val` split has 3 of 128 pixels" in capsys.readouterr().err
