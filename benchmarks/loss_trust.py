@@ -202,6 +202,13 @@ def extremes(distance: Distance, photo: Tensor, level: float = 26.0) -> tuple[di
     return {"least": least, "most": most, "dB": ends}, [image[0] for image in images]
 
 
+def over_best(found: dict) -> str:
+    """The worst value over the best one; the two themselves where the best is not above 0."""
+    most, least = found["most"], found["least"]
+    # VIF calls an image of more contrast better than its reference.
+    return f"{most / least:.1f}" if least > 0 else f"– ({most:.2f} / {least:.2f})"
+
+
 def sheet(path: Path, photo: Tensor, pictures: dict[str, list[Tensor]]) -> None:
     import matplotlib
 
@@ -359,7 +366,7 @@ def render(figures: dict[str, dict], photos: Tensor) -> str:
     rows = [
         [
             name,
-            f"{each['equal error']['most'] / max(each['equal error']['least'], 1e-9):.1f}",
+            over_best(each["equal error"]),
             " / ".join(f"{value:.2f}" for value in each["equal error"]["dB"]),
         ]
         for name, each in figures.items()

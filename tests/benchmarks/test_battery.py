@@ -144,3 +144,13 @@ def test_the_battery_runs_on_a_loss_that_is_known(monkeypatch: pytest.MonkeyPatc
     shifts = loss_trust.attacks(l2, photos)
     assert shifts["lowered 2/255"] > shifts["lowered 1/255"] > 0
     assert shifts["flips 1/255"] <= shifts["flips 2/255"]
+
+
+def test_nothing_is_so_many_times_what_is_below_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import loss_trust
+
+    assert loss_trust.over_best({"most": 0.75, "least": 0.25}) == "3.0"
+    # 1 − VIF of an image of more contrast than its reference.
+    assert loss_trust.over_best({"most": 0.86, "least": -0.08}) == "– (0.86 / -0.08)"
+    assert loss_trust.over_best({"most": 0.5, "least": 0.0}) == "– (0.50 / 0.00)"
