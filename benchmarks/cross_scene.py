@@ -102,6 +102,9 @@ def main() -> None:
         "same operator and severity": pair_table(judged, scenes, settings, same_kind=True),
         "different operators": pair_table(judged, scenes, operators, same_kind=False),
     }
+    kinds = {kind: pairs for kind, pairs in kinds.items() if pairs.count}
+    if not kinds:
+        sys.exit("the judges agree on no pair of different photographs; give more of them")
     shares = {
         kind: {name: share_ordered(column, pairs) for name, column in values.items()}
         for kind, pairs in kinds.items()

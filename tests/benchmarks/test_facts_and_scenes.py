@@ -120,3 +120,9 @@ def test_cross_scene(photos: Path) -> None:
     assert 0 < same["unanimous"] <= same["asked"]
     assert other["shares"]["PSNR"]["value"] > 0.5
     assert "same operator and severity" in report
+
+
+def test_cross_scene_of_one_operator_has_no_pairs_of_several(photos: Path) -> None:
+    report, figures = run("cross_scene", photos, "--size", 96, "--operators", "gaussian_blur")
+    assert set(figures["pairs"]) == {"same operator and severity"}
+    assert "| different operators |" not in report
