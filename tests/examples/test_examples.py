@@ -48,7 +48,9 @@ def test_the_choice_is_printed_with_its_reason(example: Path, tmp_path: Path) ->
     assert [each["step"] for each in ledger["checkpoints"]] == [0, 2, 4]
     assert ledger["images"] == 24 or len(ledger["images"]) == 24
     last = result.stdout.strip().splitlines()[-1]
-    assert last.startswith(f"step {ledger['chosen_step']} is chosen: ")
+    chosen_by = f" is chosen: mean {ledger['settings']['metric']} "
+    assert last.startswith(f"step {ledger['chosen_step']}{chosen_by}")
+    assert chosen_by in (ROOT / "examples" / "README.md").read_text("utf-8")
     assert list((out / "logs").rglob("events.out.tfevents.*"))
     again = run(example, "--out", out)
     assert again.returncode == 2
