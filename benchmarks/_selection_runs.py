@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relqa_loss import relational_distance
+from relqa_loss._files import write_atomically
 from relqa_loss.demo import Restorer
 from relqa_loss.distortions import get_operator
 
@@ -162,10 +163,10 @@ class _Ours(nn.Module):
 
 def save(path: Path, states: list[State]) -> None:
     """All checkpoints of a run in one file."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save as as_bytes
 
     flat = {f"{k}/{name}": value for k, state in enumerate(states) for name, value in state.items()}
-    save_file(flat, path)
+    write_atomically(path, as_bytes(flat))
 
 
 def load(path: Path) -> list[State]:

@@ -21,9 +21,10 @@ import torch
 from _ablation_judging import WINDOWS, Bench, Distance
 from _ablation_variants import FURTHER, JUDGES, VARIANTS, Recoloured, Variant, VariedObjectives
 from _common import command, keep, keep_apart, provenance, show, table
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
+from relqa_loss._files import write_atomically
 from relqa_loss.distortions import operator_names
 from relqa_loss.training.batches import Batches, read_ahead
 from relqa_loss.training.loop import FACTS_SEED  # so that the pool of `relqa train` is found again
@@ -43,7 +44,7 @@ class WiderPanel(Pool):
     def __init__(self, pool: Pool, path: Path) -> None:
         super().__init__(pool.spec, pool.folder.parent, len(pool))
         if not path.is_file():
-            save_file({"values": _further(pool)}, path)
+            write_atomically(path, save({"values": _further(pool)}))
         self.further = load_file(path)["values"]
         if len(self.further) != len(pool):
             raise ValueError(f"{path} is of a pool of {len(self.further)} sets; delete it")
@@ -117,7 +118,7 @@ def train(variant: Variant, data: tuple[Pool, Pool], steps: int, path: Path) -> 
             line = f"{variant.name}: {step + 1}/{steps}, loss {total.item():.3f}"
             print(line, end="\r", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    save_file(averaged.state, path)
+    write_atomically(path, save(averaged.state))
 
 
 def distance_of(variant: Variant, path: Path) -> Distance:

@@ -136,3 +136,17 @@ def test_runs_on_other_photographs_are_not_taken_for_these(
     with pytest.raises(SystemExit):
         start("b")
     assert "the `val` split has 3 of 128 pixels" in capsys.readouterr().err
+
+
+def test_checkpoints_cut_off_are_not_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    # What is being written is put in its place when it is whole.
+    monkeypatch.setattr(Path, "replace", stop)
+    path = tmp_path / "run.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        training.save(path, [{"weight": torch.zeros(3)}])
+    assert not path.exists()
