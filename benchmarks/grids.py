@@ -11,6 +11,7 @@ medians of the distance in step with the cells and of the least one, both over t
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
 from collections import defaultdict
@@ -66,6 +67,11 @@ def shares(network: ParityNetwork, photos: list[Tensor]) -> dict[str, list[tuple
     return found
 
 
+def median(values: list[float]) -> float:
+    """Not a number where an operator changed no photograph."""
+    return statistics.median(values) if values else math.nan
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--photos", type=Path, required=True)
@@ -77,7 +83,7 @@ def main() -> int:
     versions = [find_weights(name).version for name in arguments.weights]
     found = [shares(load_pretrained(name), photos) for name in arguments.weights]
     rows = [
-        [name, *(statistics.median(row[k] for row in each[name]) for each in found for k in (0, 1))]
+        [name, *(median([row[k] for row in each[name]]) for each in found for k in (0, 1))]
         for name in BLOCKS
     ]
     header = [f"{version}, {what}" for version in versions for what in ("in step", "least")]

@@ -64,3 +64,18 @@ def test_without_photographs_left_to_train_on_it_says_so(
         script.main()
     message = capsys.readouterr().err
     assert "16 of the `train` split are left out of training, and it has 2: give more" in message
+
+
+@pytest.mark.parametrize("script", ["grids"], indirect=True)
+def test_an_operator_that_changes_no_photograph_has_no_median(
+    script: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # Blocks of one grey are what they were.
+    Image.new("RGB", (264, 264), (120, 120, 120)).save(tmp_path / "grey.png")
+    (tmp_path / "MANIFEST.csv").write_text("file,split\ngrey.png,val\n")
+    monkeypatch.setattr(sys, "argv", ["x", "--photos", str(tmp_path), "--weights", "relqa-nano"])
+    assert script.main() == 0
+    assert "| block_average | nan | nan |" in capsys.readouterr().out
