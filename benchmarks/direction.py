@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from _common import command, photographs, provenance, show, table
+from _common import command, photographs, provenance, show, table, told_apart
 from torch import Tensor
 
 from relqa_loss.distortions import DistortionEngine, Operator, Recipe, Step, list_operators
@@ -141,15 +141,20 @@ def main() -> int:
     arguments = parser.parse_args()
     photos = photographs(arguments.photos, 2 * SIDE, arguments.count)
     kinds = ["photograph", LUMA, *(kind for kind in REFERENCES if kind != "photograph")]
-    parts = [f"`{command()}`"]
-    for weights in arguments.weights:
+    records = [find_weights(weights) for weights in arguments.weights]
+    versions = " and ".join(record.version for record in records)
+    parts = [
+        f"{len(photos)} photographs of the `val` split, {SIDE}². `{command()}`. "
+        + provenance(versions)
+    ]
+    channels = [ALL, *dict.fromkeys(info.channel for info in one_directional())]
+    for name, weights in zip(told_apart(records), arguments.weights, strict=True):
         found = verdicts(load_pretrained(weights), photos)
-        channels = [ALL, *dict.fromkeys(info.channel for info in one_directional())]
         rows = [
             [channel, *(_share(found.get((kind, channel))) for kind in kinds)]
             for channel in channels
         ]
-        parts += [provenance(find_weights(weights).version), table(("channel", *kinds), rows)]
+        parts += [f"## {name}", table(("channel", *kinds), rows)]
     show("\n\n".join(parts), arguments.out)
     return 0
 
