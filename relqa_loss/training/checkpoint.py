@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from relqa_loss.training.config import TrainConfig
+
 
 def checkpoint_path(out: Path) -> Path:
     """Where the run that writes ``out`` keeps its state."""
@@ -44,11 +46,11 @@ def load_checkpoint(
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(f"{path} cannot be read ({error}); delete it to start anew") from error
-    if state["config"] != config:
+    # What was no setting yet when the checkpoint was written was as it is by default.
+    settings = TrainConfig().to_dict() | state["config"]
+    if settings != config:
         changed = sorted(
-            key
-            for key in {*config, *state["config"]}
-            if config.get(key) != state["config"].get(key)
+            key for key in {*config, *settings} if config.get(key) != settings.get(key)
         )
         raise ValueError(
             f"{path} belongs to a run with other settings ({', '.join(changed)} differ); resume "

@@ -285,6 +285,16 @@ def test_resuming_with_other_settings_is_refused(whole: _Whole, photos: Path) ->
     assert (whole.out.read_bytes(), checkpoint_path(whole.out).read_bytes()) == before
 
 
+def test_a_setting_that_came_later_does_not_stop_a_run(tmp_path: Path) -> None:
+    path = tmp_path / "state.ckpt"
+    earlier = CONFIG.to_dict()
+    del earlier["luma_share"]
+    save_checkpoint(path, {"config": earlier})
+    assert load_checkpoint(path, CONFIG.to_dict()) == {"config": earlier}
+    with pytest.raises(ValueError, match=r"other settings \(luma_share differ\)"):
+        load_checkpoint(path, replace(CONFIG, luma_share=0.5).to_dict())
+
+
 def test_resuming_with_other_photographs_is_refused(
     whole: _Whole, photos: Path, tmp_path: Path
 ) -> None:
