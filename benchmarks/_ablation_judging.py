@@ -13,6 +13,7 @@ import torch
 from _common import photographs
 from torch import Tensor
 
+from relqa_loss._levels import eight_bit
 from relqa_loss.distortions import DistortionEngine, get_operator, operator_names
 from relqa_loss.evaluation.facts import FACTS, judge
 from relqa_loss.evaluation.stimuli import Stimuli
@@ -98,7 +99,7 @@ def _judged(crops: Sequence[Tensor], names: Sequence[str], metrics: tuple[str, .
     engine = DistortionEngine(names)
     photos, values = [], []
     for row, crop in enumerate(crops):
-        images = _eight_bit(
+        images = eight_bit(
             torch.stack([engine.sample(crop, 1000 * row + k).distorted for k in range(16)])
         )
         photos.append(Photo(crop, images))
@@ -117,7 +118,7 @@ def _ladders(crop: Tensor) -> list[Photo]:
         rungs = [
             operator(crop[None], severity, torch.Generator().manual_seed(1)) for severity in RUNGS
         ]
-        images = _eight_bit(torch.cat(rungs))
+        images = eight_bit(torch.cat(rungs))
         if all(not torch.equal(a, b) for a, b in itertools.pairwise(images)):
             found.append(Photo(crop, images))
     return found
@@ -137,7 +138,7 @@ def _wide(folder: Path, count: int, names: Sequence[str]) -> list[Photo]:
             )
             for pick in picked
         ]
-        found.append(Photo(photo, _eight_bit(torch.cat(images))))
+        found.append(Photo(photo, eight_bit(torch.cat(images))))
     return found
 
 
@@ -145,7 +146,3 @@ def _window(photo: Photo, side: int) -> Photo:
     top, left = ((have - side) // 2 for have in photo.reference.shape[-2:])
     cut = (..., slice(top, top + side), slice(left, left + side))
     return Photo(photo.reference[cut], photo.images[cut])
-
-
-def _eight_bit(images: Tensor) -> Tensor:
-    return images.clamp(0, 1).mul(255).round().div(255)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,16 +27,19 @@ import torch.nn.functional as F
 from _common import command, photographs, provenance, show, table, told_apart
 from torch import Tensor
 
+from relqa_loss._levels import eight_bit
+from relqa_loss._pairs import relations
 from relqa_loss.distortions import DistortionEngine, Operator, Recipe, Step, list_operators
-from relqa_loss.distortions.colour import from_opponent, luma, to_opponent
+from relqa_loss.distortions.colour import luma
 from relqa_loss.network import find_weights, load_pretrained
 from relqa_loss.network.model import ParityNetwork
 from relqa_loss.network.pretrained import DEFAULT_WEIGHTS
+from relqa_loss.training.colours import with_colours_of
 
+ALL, LUMA = "all", "luma alone"
 SEVERITY = 0.6
 SIDE = 192
 _OF_COLOUR = ("saturation", "temperature", "tint", "chroma_bleed", "geometry")
-_BATCH = 8
 _VISIBLE = 1 / 255
 """Mean absolute error below which nothing has been done (colour noise of a grey picture)."""
 
@@ -70,16 +73,18 @@ def verdicts(network: ParityNetwork, photos: list[Tensor]) -> dict[tuple[str, st
     engine = DistortionEngine(tuple(info.name for info in operators))
     found: dict[tuple[str, str], Verdicts] = defaultdict(lambda: Verdicts(0, 0))
 
-    def note(kind: str, info: Operator, reference: Tensor, image: Tensor, score: float) -> None:
-        if float((image - reference).abs().mean()) < _VISIBLE:
-            return
-        for channel in (info.channel, ALL):
-            images, better = found[kind, channel]
-            found[kind, channel] = Verdicts(images + 1, better + (score > 0))
+    def note(kind: str, distorted: Sequence[Operator], reference: Tensor, images: Tensor) -> None:
+        scores = relations(network, images, reference.expand_as(images), None, None).score
+        seen = (images - reference).abs().mean((1, 2, 3)) >= _VISIBLE
+        better = (scores > 0).tolist()
+        for info, is_seen, is_better in zip(distorted, seen.tolist(), better, strict=True):
+            for channel in (info.channel, ALL) if is_seen else ():
+                count, wrong = found[kind, channel]
+                found[kind, channel] = Verdicts(count + 1, wrong + is_better)
 
     for number, photo in enumerate(photos):
         for kind, make in REFERENCES.items():
-            reference = _eight_bit(make(photo[None]))
+            reference = eight_bit(make(photo[None]))
             images = torch.cat(
                 [
                     _distorted(engine, reference, info.name, seed=1000 * number + index)
@@ -87,39 +92,18 @@ def verdicts(network: ParityNetwork, photos: list[Tensor]) -> dict[tuple[str, st
                 ]
             )
             if kind == "grey":
-                images = _eight_bit(_grey(images))
-            scores = _scores(network, reference, images)
-            for info, image, score in zip(operators, images, scores, strict=True):
-                note(kind, info, reference[0], image, score)
-            if kind != "photograph":
-                continue
-            _, colours = to_opponent(reference)
-            images = _eight_bit(from_opponent(to_opponent(images)[0], colours))
-            scores = _scores(network, reference, images)
-            for info, image, score in zip(operators, images, scores, strict=True):
-                if info.channel not in _OF_COLOUR:
-                    note(LUMA, info, reference[0], image, score)
+                images = eight_bit(_grey(images))
+            note(kind, operators, reference, images)
+            if kind == "photograph":
+                kept = [k for k, info in enumerate(operators) if info.channel not in _OF_COLOUR]
+                images = with_colours_of(reference, images[kept])
+                note(LUMA, [operators[k] for k in kept], reference, images)
     return found
-
-
-ALL, LUMA = "all", "luma alone"
-
-
-def _scores(network: ParityNetwork, reference: Tensor, images: Tensor) -> list[float]:
-    scores: list[float] = []
-    for some in images.split(_BATCH):
-        encoding = network.encode(reference.expand_as(some).contiguous())
-        scores += network.relate(encoding, network.encode(some)).score.tolist()
-    return scores
 
 
 def _distorted(engine: DistortionEngine, reference: Tensor, operator: str, seed: int) -> Tensor:
     recipe = Recipe((Step(operator, SEVERITY, "whole"),), seed)
-    return _eight_bit(engine.apply(reference[0], recipe).distorted[None])
-
-
-def _eight_bit(images: Tensor) -> Tensor:
-    return images.clamp(0, 1).mul(255).round().div(255)
+    return eight_bit(engine.apply(reference[0], recipe).distorted[None])
 
 
 def _centre(photo: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from relqa_loss._levels import eight_bit
 from relqa_loss.distortions import DistortionEngine
 from relqa_loss.network.model import ParityNetwork, Relation
 from relqa_loss.training.panel import panel_values
@@ -71,7 +72,7 @@ def rank_agreement(
     for row, photo in enumerate(photos):
         samples = [engine.sample(photo, (seed + row) * 1000 + k) for k in range(per_photo)]
         images = torch.stack([sample.distorted for sample in samples])
-        images = images.clamp(0, 1).mul(255).round().div(255)
+        images = eight_bit(images)
         with torch.no_grad():
             for name, column in columns.items():
                 ours[name].append(column(photo[None], images))

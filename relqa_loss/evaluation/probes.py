@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from relqa_loss._levels import eight_bit
 from relqa_loss.distortions import MASK_KINDS, DistortionEngine, Recipe, Step, get_operator
 from relqa_loss.network.model import ParityNetwork
 from relqa_loss.training.validation import mean_ranks
@@ -70,7 +71,7 @@ def probe_operator(
         for severity in LEVELS
     ]
     images = torch.stack([sample.distorted for sample in samples])
-    images = images.clamp(0, 1).mul(255).round().div(255)
+    images = eight_bit(images)
     with torch.no_grad():
         relation = network(photo.expand_as(images), images)
     channel = network.channels.index(declared.channel)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from relqa_loss._levels import eight_bit
 from relqa_loss.distortions import get_operator
 from relqa_loss.distortions._filters import blur, box_mean, from_ycbcr, luma, normal, to_ycbcr
 from relqa_loss.distortions._pillow import from_pillow, to_pillow
@@ -104,7 +105,7 @@ class Stimuli:
 
     def _make(self, stimulus: Stimulus) -> Tensor | None:
         if stimulus.level is None:
-            image = _eight_bit(FIXED[stimulus.kind](self.photo[None]))[0]
+            image = eight_bit(FIXED[stimulus.kind](self.photo[None]))[0]
             return image if bool((image != self.photo).any()) else None
         level = stimulus.level
         if isinstance(level, str):
@@ -118,7 +119,7 @@ class Stimuli:
 
         def at(strength: float) -> Tensor:
             generator = torch.Generator().manual_seed(seed)
-            return _eight_bit(graded.make(self.photo[None], strength, generator))[0]
+            return eight_bit(graded.make(self.photo[None], strength, generator))[0]
 
         return _bisect(at, self.photo, level, graded)
 
@@ -158,10 +159,6 @@ def _bisect(
             return image
         low, high = (middle, high) if gap > 0 else (low, middle)
     return image if abs(gap) <= TOLERANCE else None
-
-
-def _eight_bit(images: Tensor) -> Tensor:
-    return images.clamp(0, 1).mul(255).round().div(255)
 
 
 def _operator(name: str) -> Make:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from relqa_loss._levels import eight_bit
 from relqa_loss.channels import CHANNELS
 from relqa_loss.distortions.colour import from_opponent, luma, to_opponent
 
@@ -32,11 +33,16 @@ def keep_colours(reference: Tensor, images: Tensor, maps: Tensor) -> tuple[Tenso
         images: Of the same shape.
         maps: Their maps, N×K×h×w.
     """
-    _, colours = to_opponent(reference)
     chosen = _of_luma(reference, images) & (maps[:, _MOVES].abs().amax((1, 2)) == 0)
     chosen = chosen[:, None, None, None]
-    kept = _eight_bit(from_opponent(luma(images), colours))
+    kept = with_colours_of(reference, images)
     return torch.where(chosen, kept, images), torch.where(chosen, _colourless(maps), maps)
+
+
+def with_colours_of(reference: Tensor, images: Tensor) -> Tensor:
+    """The luma of ``images`` in the colours of ``reference``, N×3×H×W or 1×3×H×W, with 8 bits."""
+    _, colours = to_opponent(reference)
+    return eight_bit(from_opponent(luma(images), colours))
 
 
 def without_colours(
@@ -51,7 +57,7 @@ def without_colours(
         worse: Which images are certainly worse, N.
     """
     seen = _of_luma(reference, images)
-    reference, images = (_eight_bit(luma(each)).expand_as(each) for each in (reference, images))
+    reference, images = (eight_bit(luma(each)).expand_as(each) for each in (reference, images))
     maps = _colourless(maps) * seen[:, None, None, None]
     return reference, images, maps, worse * seen
 
@@ -66,7 +72,3 @@ def _colourless(maps: Tensor) -> Tensor:
     maps = maps.clone()
     maps[:, _OF_COLOUR] = 0
     return maps
-
-
-def _eight_bit(images: Tensor) -> Tensor:
-    return images.clamp(0, 1).mul(255).round().div(255)

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from relqa_loss._levels import eight_bit
 from relqa_loss.distortions import get_operator
 from relqa_loss.distortions._filters import blur, from_ycbcr, to_ycbcr
 
@@ -330,4 +331,4 @@ def at_psnr(image: Tensor, name: str, target: float, seed: int) -> Tensor | None
 def _at(image: Tensor, name: str, severity: float, seed: int) -> Tensor:
     distort: Distort = EXTRA[name] if name in EXTRA else get_operator(name)
     changed = distort(image, severity, torch.Generator().manual_seed(seed))
-    return changed.clamp(0, 1).mul(255).round().div(255)
+    return eight_bit(changed)

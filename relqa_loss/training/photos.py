@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relqa_loss._files import encoded
+from relqa_loss._levels import eight_bit
 from relqa_loss.imageio import ImageReadError, read_image
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def random_crop(
         crop = photo[:, top : top + size, left : left + size]
         if float(crop.std()) > 0.06:
             break
-    return crop.clamp(0, 1).mul(255).round().div(255)
+    return eight_bit(crop)
 
 
 def _open(path: Path) -> Image:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from relqa_loss._levels import eight_bit
 from relqa_loss.channels import CHANNELS
 from relqa_loss.distortions import DistortionEngine, Recipe, Step, dense_maps, get_operator
 from relqa_loss.training.facts import Pair, draw_pair
@@ -203,7 +204,7 @@ def _show(
     window = _window(crop.shape[-1] - MARGIN, rng)
     images = torch.stack([sample.distorted[window] for sample in samples])
     maps = [dense_maps(sample.recipe, sample.masks[window]) for sample in samples]
-    return _Shown(crop[window], images.clamp(0, 1).mul(255).round().div(255), torch.stack(maps))
+    return _Shown(crop[window], eight_bit(images), torch.stack(maps))
 
 
 def _window(side: int, rng: torch.Generator) -> tuple[EllipsisType, slice, slice]:
