@@ -65,7 +65,8 @@ class Operator:
         sign: +1 if the result has more of ``channel`` than the input, −1 if less.
         curve: Severity → parameter.
         apply: The change itself. It must not alter its input, must return values in [0, 1], and
-            takes all randomness from the generator that it is given.
+            takes all randomness from the generator that it is given. It gets images of half
+            precision in single precision.
         side: Further channels touched, as signed fractions of the severity.
         differentiable: Whether gradients flow through ``apply``.
         runs_on: ``torch`` (any device) or ``host`` (NumPy or Pillow, on the CPU).
@@ -124,14 +125,18 @@ class Operator:
         if severity == 0.0 and not self.mildest:
             return images.clone()
         # Convolutions in half precision would band what they blur, and differ by where they run.
+        # Nor does half precision count the pixels of a row, by which others are looked up.
+        half = torch.finfo(images.dtype).bits < 32
         with drawn_on_cpu(), full_precision(images):
-            changed = self.apply(images, self.curve(severity), generator)
+            changed = self.apply(
+                images.float() if half else images, self.curve(severity), generator
+            )
         if changed.shape != images.shape:
             raise ValueError(
                 f"operator {self.name!r} made {tuple(changed.shape)} of images "
                 f"{tuple(images.shape)}; its function must keep the shape"
             )
-        return changed.clamp(0.0, 1.0)
+        return changed.clamp(0.0, 1.0).to(images.dtype)
 
     def direction(self) -> dict[str, float]:
         """Signed weight of every touched channel; the dominant one has weight ±1."""

@@ -127,6 +127,15 @@ class TestEveryOperator:
         if operator.differentiable and not operator.hard_mask:
             assert _mse(result, operator(image, 0.5, _seeded()).double()) < 1e-5
 
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_half_precision_rounds_and_does_nothing_else(
+        self, operator: Operator, dtype: torch.dtype
+    ) -> None:
+        images = _crop(60, 160, 67, 101).to(dtype)
+        result = operator(images, 0.5, _seeded())
+        _check_valid(result, images)
+        assert torch.equal(result, operator(images.float(), 0.5, _seeded()).to(dtype))
+
     def test_autocast_changes_nothing(self, operator: Operator) -> None:
         images = _crop(60, 160, 40, 48)
         plain = operator(images, 0.5, _seeded())
@@ -268,6 +277,11 @@ class TestOperatorValidation:
         grey = self._build(apply=lambda images, strength, generator: images.mean(1, keepdim=True))
         with pytest.raises(ValueError, match=r"'test' made \(2, 1, 8, 8\) of images .*3, 8, 8\)"):
             grey(torch.rand(2, 3, 8, 8), 0.5, _seeded())
+
+    def test_a_result_of_another_precision_is_taken_in_that_of_the_images(self) -> None:
+        # NumPy works in double precision: a batch of such and other images could not be stacked.
+        by_numpy = self._build(apply=lambda images, strength, generator: images.double())
+        assert by_numpy(torch.rand(2, 3, 8, 8), 0.5, _seeded()).dtype == torch.float32
 
     @staticmethod
     def _build(**changes: object) -> Operator:
