@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import threading
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Literal
@@ -34,7 +35,11 @@ _FAMILIES = (
 _BANK = {f"{__package__}.{family}": place for place, family in enumerate(_FAMILIES)}
 
 _operators: dict[str, Operator] = {}
-_state = {"bank": False, "loaded": False}
+_state = {"bank": False, "loading": False, "loaded": False}
+# Held while operators are loaded, so that no thread takes a part of the bank for the whole. One
+# thread may take them again, since modules that are loaded look operators up. The bank has a lock
+# of its own: a module that another thread imports, and that registers, waits for no more than that.
+_bank_lock, _all_lock = threading.RLock(), threading.RLock()
 
 
 def register(
@@ -150,25 +155,29 @@ def _unknown(name: str) -> str:
 def _load_bank() -> None:
     # On first use rather than at import: the core package must import without Pillow or SciPy,
     # and a third party's module may itself import this one.
-    if _state["bank"]:
-        return
-    for module in _BANK:
-        importlib.import_module(module)
-    # A user may have imported some of these modules before, in any order.
-    ordered = sorted(_operators.values(), key=lambda operator: _BANK[operator.apply.__module__])
-    _operators.clear()
-    _operators.update((operator.name, operator) for operator in ordered)
-    _state["bank"] = True
+    with _bank_lock:
+        if _state["bank"]:
+            return
+        for module in _BANK:
+            importlib.import_module(module)
+        # A user may have imported some of these modules before, in any order.
+        ordered = sorted(_operators.values(), key=lambda operator: _BANK[operator.apply.__module__])
+        _operators.clear()
+        _operators.update((operator.name, operator) for operator in ordered)
+        _state["bank"] = True
 
 
 def _load_all() -> None:
     if _state["loaded"]:
         return
-    _state["loaded"] = True
-    try:
-        _load_bank()
-        for entry in entry_points(group=ENTRY_POINT_GROUP):
-            entry.load()
-    except BaseException:
-        _state["loaded"] = False
-        raise
+    with _all_lock:
+        if _state["loaded"] or _state["loading"]:
+            return
+        _state["loading"] = True
+        try:
+            _load_bank()
+            for entry in entry_points(group=ENTRY_POINT_GROUP):
+                entry.load()
+            _state["loaded"] = True
+        finally:
+            _state["loading"] = False

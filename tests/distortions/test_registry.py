@@ -137,6 +137,21 @@ def test_the_order_of_the_bank_does_not_depend_on_what_came_first(before: tuple[
     assert printed[1] == usual[1]
 
 
+def test_threads_that_look_at_the_bank_at_once_all_see_the_whole_of_it() -> None:
+    printed = _in_a_fresh_process(
+        "import threading",
+        "from concurrent.futures import ThreadPoolExecutor",
+        "start = threading.Barrier(8)",
+        "def count(number):",
+        "    start.wait()",
+        "    return len(operator_names())",
+        "with ThreadPoolExecutor(8) as threads:",
+        "    counts = set(threads.map(count, range(8)))",
+        "print(counts == {len(operator_names())})",
+    )
+    assert printed == ["True"]
+
+
 def test_unknown_names() -> None:
     with pytest.raises(ValueError, match="no operator named 'nonsense'"):
         get_operator("nonsense")
