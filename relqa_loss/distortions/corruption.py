@@ -19,7 +19,7 @@ def _ranked(count: int, items: int, share: float, generator: torch.Generator) ->
     The last one has the fraction that is left over, so that the change grows continuously and
     does not vanish at low severities.
     """
-    rank = torch.rand(count, items, generator=generator).argsort(1).argsort(1)
+    rank = torch.rand(count, items, generator=generator).argsort(1).argsort(1).float()
     return (share * items - rank).clamp(0, 1)
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relqa_loss.channels import CHANNELS
-from relqa_loss.distortions._device import drawn_on_cpu
+from relqa_loss.distortions._device import drawn_alike
 from relqa_loss.distortions.masks import MASK_KINDS, sample_mask
 from relqa_loss.distortions.registry import get_operator, list_operators
 
@@ -132,13 +132,13 @@ class DistortionEngine:
 
     def draw(self, seed: int, *, steps: int | None = None) -> Recipe:
         """Draw a recipe of ``steps`` distortions (1 to ``max_steps``, short ones oftener)."""
-        with drawn_on_cpu():
+        with drawn_alike():
             return self._draw(seed, steps)
 
     def _draw(self, seed: int, steps: int | None) -> Recipe:
         generator = torch.Generator().manual_seed(seed)
         if steps is None:
-            weights = torch.tensor([0.5**i for i in range(self.max_steps)])
+            weights = torch.tensor([0.5**i for i in range(self.max_steps)], dtype=torch.float32)
             steps = 1 + int(torch.multinomial(weights, 1, generator=generator))
         drawn: list[Step] = []
         used: set[str] = set()
@@ -151,7 +151,9 @@ class DistortionEngine:
             if not channels:
                 break
             # The square root keeps rich channels (blur, noise) more frequent than poor ones.
-            weights = torch.tensor([math.sqrt(len(by_channel[channel])) for channel in channels])
+            weights = torch.tensor(
+                [math.sqrt(len(by_channel[channel])) for channel in channels], dtype=torch.float32
+            )
             channel = channels[int(torch.multinomial(weights, 1, generator=generator))]
             used.add(channel)
             names = by_channel[channel]

@@ -101,7 +101,7 @@ def misplaced_patches(images: Tensor, strength: float, generator: torch.Generato
     count, channels, height, width = images.shape
     cell, side = 16, 12
     rows, cols = max(1, height // cell), max(1, width // cell)
-    rank = torch.rand(count, rows * cols, generator=generator).argsort(1).argsort(1)
+    rank = torch.rand(count, rows * cols, generator=generator).argsort(1).argsort(1).float()
     place = torch.rand(2, count, rows, cols, generator=generator)
     angle = 2 * math.pi * torch.rand(count, rows, cols, generator=generator)
     reach = 5 + 5 * torch.rand(count, rows, cols, generator=generator)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relqa_loss.distortions._device import drawn_on_cpu
+from relqa_loss.distortions._device import drawn_alike
 
 MASK_KINDS: tuple[str, ...] = (
     "whole",
@@ -51,7 +51,7 @@ def sample_mask(kind: str, image: Tensor, generator: torch.Generator) -> Tensor:
     height, width = int(image.shape[-2]), int(image.shape[-1])
     if kind == "whole":
         return image.new_ones(1, height, width)
-    with drawn_on_cpu(), torch.autocast("cpu", enabled=False):
+    with drawn_alike(), torch.autocast("cpu", enabled=False):
         if kind == "blobs":
             mask = _blobs(height, width, generator)
         elif kind == "gradient":

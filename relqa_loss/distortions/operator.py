@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from relqa_loss.channels import CHANNELS
-from relqa_loss.distortions._device import drawn_on_cpu
+from relqa_loss.distortions._device import drawn_alike
 from relqa_loss.network._precision import full_precision
 
 Apply = Callable[[Tensor, float, torch.Generator], Tensor]
@@ -127,7 +127,7 @@ class Operator:
         # Convolutions in half precision would band what they blur, and differ by where they run.
         # Nor does half precision count the pixels of a row, by which others are looked up.
         half = torch.finfo(images.dtype).bits < 32
-        with drawn_on_cpu(), full_precision(images):
+        with drawn_alike(), full_precision(images):
             changed = self.apply(
                 images.float() if half else images, self.curve(severity), generator
             )

@@ -27,7 +27,7 @@ def checkerboard(images: Tensor, strength: float, generator: torch.Generator) ->
     tiles = torch.randn(count, 1, side, side, generator=generator)
     tiles = tiles - tiles.mean((2, 3), keepdim=True)
     # Two rows and columns hold little randomness: the chequered part is always there.
-    chequers = 1 - 2.0 * ((torch.arange(side)[:, None] + torch.arange(side)) % 2)
+    chequers = 1 - 2.0 * ((torch.arange(side)[:, None] + torch.arange(side)) % 2).float()
     tiles = chequers + 0.8 * tiles / tiles.std((2, 3), keepdim=True).clamp_min(1e-6)
     tiles = tiles / tiles.square().mean((2, 3), keepdim=True).sqrt().clamp_min(1e-6)
     pattern = _tile(tiles, height, width).to(images)

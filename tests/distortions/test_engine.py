@@ -213,6 +213,21 @@ class TestApply:
         for field in ("distorted", "maps", "masks"):
             assert torch.equal(getattr(sample, field), getattr(plain, field))
 
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+    @pytest.mark.parametrize("seed", range(8))
+    def test_the_default_dtype_does_not_matter(
+        self, engine: DistortionEngine, photograph: Tensor, seed: int, dtype: torch.dtype
+    ) -> None:
+        plain = engine.sample(photograph, seed)
+        torch.set_default_dtype(dtype)
+        try:
+            sample = engine.sample(photograph, seed)
+        finally:
+            torch.set_default_dtype(torch.float32)
+        assert sample.recipe == plain.recipe
+        for field in ("distorted", "maps", "masks"):
+            assert torch.equal(getattr(sample, field), getattr(plain, field))
+
 
 class TestLadder:
     @pytest.mark.parametrize("kind", MASK_KINDS)

@@ -151,6 +151,19 @@ class TestEveryOperator:
             result = operator(images, 0.5, _seeded())
         assert torch.equal(result, plain)
 
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+    def test_the_default_dtype_does_not_matter(
+        self, operator: Operator, dtype: torch.dtype
+    ) -> None:
+        images = _crop(60, 160, 40, 48)
+        plain = operator(images, 0.5, _seeded())
+        torch.set_default_dtype(dtype)
+        try:
+            result = operator(images, 0.5, _seeded())
+        finally:
+            torch.set_default_dtype(torch.float32)
+        assert torch.equal(result, plain)
+
     def test_gradients_flow(self, operator: Operator, image: Tensor) -> None:
         if not operator.differentiable:
             pytest.skip("not differentiable")
