@@ -1,8 +1,9 @@
-"""Writing files so that a crash at any moment leaves the old one or the new one."""
+"""Finding files, and writing them so that a crash leaves the old one or the new one."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -34,3 +35,35 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def folders_below(folder: Path) -> Iterator[Path]:
+    """A folder and all below it but hidden ones; linked ones are followed, each but once."""
+    seen: set[str] = set()
+    # Links come last, so that a folder that is there itself goes by its own name.
+    own, linked = [folder], list[Path]()
+    while own or linked:
+        here = (own or linked).pop(0)
+        real = os.path.realpath(here)
+        if real in seen:  # a link to a folder that was seen, perhaps to one above
+            continue
+        seen.add(real)
+        yield here
+        for path in _within(here):
+            if path.is_dir():
+                (linked if path.is_symlink() else own).append(path)
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Files in :func:`folders_below`, sorted, but hidden ones: Macs leave a ``._NAME`` by each."""
+    return sorted(
+        path for here in folders_below(folder) for path in _within(here) if not path.is_dir()
+    )
+
+
+def _within(folder: Path) -> list[Path]:
+    """What is in a folder and not hidden, sorted; nothing where there is no permission to look."""
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except PermissionError:
+        return []

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from relqa_loss._files import encoded, write_atomically
+from relqa_loss._files import encoded, files_below, write_atomically
 
 Advance = Callable[..., None]
 """``advance(amount=1, note="")``."""
@@ -110,19 +110,17 @@ def empty_folder(folder: Path, force: bool) -> None:
 
 
 def images_in(folder: Path, out: Path | None = None) -> list[Path]:
-    """Image files under a folder, sorted; hidden ones are left out.
+    """Image files under a folder and those that it links to, sorted; hidden ones are left out.
 
     So are those under ``out``, if that is a folder within: pictures of an earlier run.
     """
     from relqa_loss.imageio import IMAGE_SUFFIXES
 
-    images = sorted(
+    images = [
         path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+        for path in files_below(folder)
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+    ]
     if out is None or not (target := out.resolve()).is_relative_to(folder.resolve()):
         return images
     return [path for path in images if target not in path.resolve().parents]

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relqa_loss._files import encoded
+from relqa_loss._files import encoded, files_below
 from relqa_loss._levels import eight_bit
 from relqa_loss.imageio import ImageReadError, read_image
 
@@ -41,8 +41,9 @@ def find_photos(folder: Path, split: str | None = None, least_side: int = 32) ->
     """Find the photographs in a folder.
 
     Args:
-        folder: Searched recursively, unless it holds a ``MANIFEST.csv`` with the columns ``file``
-            and ``split``, which then says which files belong to which split.
+        folder: Searched recursively, linked folders as well and hidden ones not, unless it holds a
+            ``MANIFEST.csv`` with the columns ``file`` and ``split``, which then says which files
+            belong to which split.
         split: ``train`` or ``val``. Without a manifest every tenth photograph (by the hash of its
             name) is ``val``. ``None`` takes all.
         least_side: Photographs with a shorter side are skipped like unreadable ones, and so are
@@ -58,8 +59,8 @@ def find_photos(folder: Path, split: str | None = None, least_side: int = 32) ->
     if manifest.is_file():
         named = [(folder / name, its_split) for name, its_split in _read_manifest(manifest)]
     else:
-        paths = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        named = [(path, _split_of(path.name)) for path in paths]
+        paths = [path for path in files_below(folder) if path.suffix.lower() in SUFFIXES]
+        named = [(path, _split_of(path.name)) for path in paths if path.is_file()]
     wanted = sorted(path for path, its_split in named if split in (None, its_split))
     if named and not wanted:
         raise ValueError(_nothing_in(split, manifest, [its_split for _, its_split in named]))

@@ -165,6 +165,21 @@ def test_exact_names_win_over_stems_and_subfolders_count(photos: Path) -> None:
     }
 
 
+def test_folders_that_lie_elsewhere(photos: Path, weights: str) -> None:
+    for name in ("reference", "image"):
+        disk = photos / "disk" / name
+        disk.parent.mkdir(exist_ok=True)
+        (photos / name).rename(disk)
+        (photos / name).mkdir()
+        (photos / name / "set").symlink_to(disk)
+        (disk / "latest").symlink_to(disk)  # goes by its own name, and once
+    out = photos / "scores.csv"
+    assert score(photos / "reference", photos / "image", "--csv", out, weights=weights) == 0
+    rows = list(csv.DictReader(out.open(encoding="utf-8")))
+    files = [photos / "image" / "set" / name for name in ("a.jpg", "b.png")]
+    assert [Path(row["image"]) for row in rows] == files
+
+
 def test_empty_folder_and_two_reports_on_stdout(photos: Path, weights: str, capsys) -> None:  # type: ignore[no-untyped-def]
     (photos / "empty").mkdir()
     assert score(photos / "empty", photos / "image", weights=weights) == 2

@@ -51,6 +51,23 @@ def test_unreadable_files_are_skipped_counted_and_warned_of(
     assert "2 of 4 photographs were skipped" in caplog.text
 
 
+def test_photographs_that_lie_elsewhere(tmp_path: Path) -> None:
+    here, disk = tmp_path / "photos", tmp_path / "disk"
+    files = [_save(here / "own" / "a.png"), _save(disk / "deep" / "b.png", seed=1)]
+    (here / "linked").symlink_to(disk)
+    (here / "all").symlink_to(here)  # in a circle
+    (here / "again").symlink_to(here / "own")
+    assert find_photos(here).files == (here / "linked" / "deep" / "b.png", files[0])
+
+
+def test_hidden_files_are_no_photographs(tmp_path: Path) -> None:
+    good = _save(tmp_path / "a.png")
+    _save(tmp_path / ".thumbnails" / "a.png")
+    (tmp_path / "._a.png").write_bytes(b"\0\x05\x16\x07\xff\xb0")  # a Mac's, by each that it copies
+    assert find_photos(tmp_path).files == (good,)
+    assert not find_photos(tmp_path).skipped
+
+
 def test_manifest_decides_the_split(tmp_path: Path) -> None:
     for index, name in enumerate(("one.png", "two.png", "three.png")):
         _save(tmp_path / name, seed=index)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from relqa_loss._files import files_below
 from relqa_loss.imageio import IMAGE_SUFFIXES
 
 
@@ -88,29 +88,6 @@ def number(text: str, line: Line) -> float:
         hint = "; write decimals with a point" if "," in text else ""
         raise ValueError(f"{line}: {text!r} is not a number{hint}")
     return value
-
-
-def folders_below(folder: Path) -> Iterator[Path]:
-    """A folder and all below it but hidden ones; linked ones are followed, each but once."""
-    seen: set[str] = set()
-    for here, below, _ in os.walk(folder, followlinks=True):
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        real = os.path.realpath(here)
-        if real in seen:  # a link to a folder that was seen, perhaps to one above
-            below.clear()
-            continue
-        seen.add(real)
-        yield Path(here)
-
-
-def files_below(folder: Path) -> list[Path]:
-    """Files in :func:`folders_below`, sorted, but hidden ones: Macs leave a ``._NAME`` by each."""
-    return sorted(
-        path
-        for here in folders_below(folder)
-        for path in here.iterdir()
-        if not path.name.startswith(".") and not path.is_dir()
-    )
 
 
 class ImageFiles:

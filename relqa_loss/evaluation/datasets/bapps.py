@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from relqa_loss.evaluation.datasets._tables import folders_below
+from relqa_loss._files import folders_below
 from relqa_loss.evaluation.datasets.records import Comparison, OpinionDataset
 
 

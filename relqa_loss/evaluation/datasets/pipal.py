@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from relqa_loss.evaluation.datasets._tables import ImageFiles, files_below, lines_of, number
+from relqa_loss._files import files_below
+from relqa_loss.evaluation.datasets._tables import ImageFiles, lines_of, number
 from relqa_loss.evaluation.datasets.records import OpinionDataset, RatedPair
 
 _NAME = re.compile(r"([A-Za-z]\d+)_(\d+)_(\d+)\.(?:bmp|png)")
