@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from relqa_loss._numbers import whole_number
 from relqa_loss.channels import CHANNELS
 from relqa_loss.distortions._device import drawn_alike
 from relqa_loss.distortions.masks import MASK_KINDS, sample_mask
@@ -40,6 +41,10 @@ class Recipe:
 
     steps: tuple[Step, ...]
     seed: int
+
+    def __post_init__(self) -> None:
+        # NumPy's integers overflow, and PyTorch's generators take none of them.
+        object.__setattr__(self, "seed", whole_number("seed", self.seed))
 
     def at(self, severity: float) -> Recipe:
         """The same recipe with every step at ``severity``."""
@@ -133,7 +138,7 @@ class DistortionEngine:
     def draw(self, seed: int, *, steps: int | None = None) -> Recipe:
         """Draw a recipe of ``steps`` distortions (1 to ``max_steps``, short ones oftener)."""
         with drawn_alike():
-            return self._draw(seed, steps)
+            return self._draw(whole_number("seed", seed), steps)
 
     def _draw(self, seed: int, steps: int | None) -> Recipe:
         generator = torch.Generator().manual_seed(seed)
@@ -219,6 +224,7 @@ class DistortionEngine:
         Returns:
             ``(a, b, maps)`` with ``maps = map_b − map_a``, in [−2, 2].
         """
+        seed = whole_number("seed", seed)
         first = self.sample(reference, 2 * seed)
         second = self.sample(reference, 2 * seed + 1)
         return first.distorted, second.distorted, second.maps - first.maps

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from relqa_loss._files import write_atomically
-from relqa_loss.selection.statistics import whole_number
+from relqa_loss._numbers import whole_number
 from relqa_loss.selection.store import plain_tensors
 
 _KEY = "relqa_best"

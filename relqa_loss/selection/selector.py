@@ -11,13 +11,13 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
+from relqa_loss._numbers import whole_number
 from relqa_loss.selection import sentences
 from relqa_loss.selection.ledger import Decision, Entry, Ledger
 from relqa_loss.selection.statistics import (
     Interval,
     check_options,
     paired_interval,
-    whole_number,
 )
 from relqa_loss.selection.store import CheckpointFolder
 from relqa_loss.selection.veto import check_veto, find_vetoes, signed_profile

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from relqa_loss._numbers import whole_number
 
 # Resamples are drawn in blocks of about this many indices, so that memory stays bounded.
 _BLOCK = 1_000_000
@@ -104,15 +105,3 @@ def check_options(confidence: float, resamples: int, seed: int = 0) -> None:
         raise ValueError(f"resamples must be at least 1, got {resamples}")
     if whole_number("seed", seed) < 0:
         raise ValueError(f"seed must be at least 0, got {seed}")
-
-
-def whole_number(name: str, value: int) -> int:
-    """A number as Python's integer, whatever kind of integer it is.
-
-    Raises:
-        TypeError: For anything else, such as the 1000.0 that YAML makes of ``1.0e+3``.
-    """
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r}") from None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import pytest
 import skimage.data
 import torch
@@ -227,6 +230,33 @@ class TestApply:
         assert sample.recipe == plain.recipe
         for field in ("distorted", "maps", "masks"):
             assert torch.equal(getattr(sample, field), getattr(plain, field))
+
+
+class TestSeeds:
+    @pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint32, torch.tensor])
+    def test_any_kind_of_integer(
+        self, engine: DistortionEngine, photograph: Tensor, kind: Callable[[int], int]
+    ) -> None:
+        number = 2**31 - 1  # the half of what two seeds from it would take of 32 bits
+        plain = engine.sample(photograph, number)
+        sample = engine.sample(photograph, kind(number))
+        assert type(sample.recipe.seed) is int
+        assert sample.recipe == plain.recipe
+        assert torch.equal(sample.distorted, plain.distorted)
+        by_hand = Recipe(plain.recipe.steps, kind(number))
+        assert torch.equal(engine.apply(photograph, by_hand).distorted, plain.distorted)
+        pair, plain_pair = engine.pair(photograph, kind(number)), engine.pair(photograph, number)
+        assert all(torch.equal(a, b) for a, b in zip(pair, plain_pair, strict=True))
+
+    @pytest.mark.parametrize("seed", [1.0, "1", None])
+    def test_others_are_refused(
+        self, engine: DistortionEngine, photograph: Tensor, seed: object
+    ) -> None:
+        for call in (engine.draw, lambda seed: engine.pair(photograph, seed)):
+            with pytest.raises(TypeError, match="seed must be an integer, got"):
+                call(seed)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="seed must be an integer, got"):
+            Recipe((), seed)  # type: ignore[arg-type]
 
 
 class TestLadder:
