@@ -11,7 +11,7 @@ import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from relqa_loss._files import encoded, write_atomically
 from relqa_loss.cli._common import (
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 SEVERITIES = (0.1, 0.3, 0.5, 0.75, 1.0)
 _MANIFEST = "manifest.jsonl"
+_TILE = 176
+"""Side of the contact sheet's pictures."""
 _PAPER, _INK, _FAINT = (250, 249, 246), (34, 37, 42), (120, 124, 130)
 
 
@@ -230,7 +232,7 @@ def run_sample(arguments: argparse.Namespace) -> int:
     ).tolist()
     unreadable: set[Path] = set()
     entries: list[dict[str, Any]] = []
-    shown: list[tuple[Sample, str]] = []
+    shown: list[_Shown] = []
     position = 0
     partial = out / f"{_MANIFEST}.part"
     with (
@@ -265,7 +267,7 @@ def run_sample(arguments: argparse.Namespace) -> int:
             entries.append(entry)
             manifest.write(encoded(json.dumps(entry, ensure_ascii=False) + "\n"))
             if len(shown) < 24:
-                shown.append((sample, _recipe_text(entry)))
+                shown.append(_shown(sample, _recipe_text(entry)))
             advance()
     write_atomically(out / "manifest.csv", encoded(_csv(entries)))
     write_atomically(out / "sheet.png", _png(_contact_sheet(shown)))
@@ -332,42 +334,59 @@ def _npz(maps: Tensor) -> bytes:
     return buffer.getvalue()
 
 
-def _contact_sheet(shown: list[tuple[Sample, str]]) -> PilImage.Image:
-    """Reference, distorted image and strongest map of some samples."""
-    from PIL import Image, ImageDraw
+class _Shown(NamedTuple):
+    """What the contact sheet shows of a sample, which may be a whole photograph and is not kept."""
 
+    recipe: str
+    pictures: list[tuple[PilImage.Image, str]]
+    """At most a tile in size, with their captions."""
+
+
+def _shown(sample: Sample, recipe: str) -> _Shown:
+    """Reference, distorted image and strongest map."""
+    from PIL import Image
+
+    from relqa_loss.channels import CHANNELS
     from relqa_loss.distortions._pillow import to_pillow
     from relqa_loss.plotting import colourise, direction_words, strongest_channels
 
-    tile, gap, margin, label = 176, 3, 20, 40
+    name = strongest_channels(sample.maps, 1)[0]
+    values = sample.maps[CHANNELS.index(name)]
+    more, less = direction_words(name)
+    strongest = float(values.flatten()[values.abs().argmax()])
+    words = more if strongest > 0 else less
+    pictures = (sample.reference, sample.distorted, colourise(values, 1.0))
+    captions = ("reference", "distorted", f"{name.replace('_', ' ')} {strongest:+.2f}: {words}")
+    shown = []
+    for place, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+        kind = Image.Resampling.NEAREST if place == 2 else Image.Resampling.LANCZOS
+        image = to_pillow(picture)
+        scale = _TILE / max(image.size)
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        shown.append((image.resize(size, kind), caption))
+    return _Shown(recipe, shown)
+
+
+def _contact_sheet(shown: list[_Shown]) -> PilImage.Image:
+    """Reference, distorted image and strongest map of some samples."""
+    from PIL import Image, ImageDraw
+
+    gap, margin, label = 3, 20, 40
     columns = min(2, len(shown))
     rows = math.ceil(len(shown) / columns)
-    block = 3 * tile + 2 * gap
+    block = 3 * _TILE + 2 * gap
     width = columns * (block + margin) + margin
-    sheet = Image.new("RGB", (width, margin + rows * (tile + label + 14) + margin), _PAPER)
+    sheet = Image.new("RGB", (width, margin + rows * (_TILE + label + 14) + margin), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    from relqa_loss.channels import CHANNELS
-
-    for index, (sample, text) in enumerate(shown):
+    for index, (text, pictures) in enumerate(shown):
         x = margin + index % columns * (block + margin)
-        y = margin + index // columns * (tile + label + 14)
-        name = strongest_channels(sample.maps, 1)[0]
-        values = sample.maps[CHANNELS.index(name)]
-        more, less = direction_words(name)
-        strongest = float(values.flatten()[values.abs().argmax()])
-        words = more if strongest > 0 else less
-        pictures = (sample.reference, sample.distorted, colourise(values, 1.0))
+        y = margin + index // columns * (_TILE + label + 14)
         draw.text((x, y), _fit(draw, text, block, 13), fill=_INK, font=_font(13))
-        captions = ("reference", "distorted", f"{name.replace('_', ' ')} {strongest:+.2f}: {words}")
-        for place, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
-            left = x + place * (tile + gap)
-            fitted = _fit(draw, caption, tile, 12)
+        for place, (picture, caption) in enumerate(pictures):
+            left = x + place * (_TILE + gap)
+            fitted = _fit(draw, caption, _TILE, 12)
             draw.text((left, y + 20), fitted, fill=_FAINT, font=_font(12))
-            kind = Image.Resampling.NEAREST if place == 2 else Image.Resampling.LANCZOS
-            image = to_pillow(picture)
-            scale = tile / max(image.size)
-            size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-            sheet.paste(image.resize(size, kind), (left, y + label))
+            sheet.paste(picture, (left, y + label))
     return sheet
 
 

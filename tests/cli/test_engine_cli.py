@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from relqa_loss.distortions import (
     Curve,
     DistortionEngine,
     Recipe,
+    Sample,
     Step,
     list_operators,
     register,
@@ -185,6 +187,24 @@ def test_sample_does_not_take_its_own_files_for_photographs(photos: Path, capsys
     assert engine(*arguments, "--force") == 2
     assert "has no image files in it" in capsys.readouterr().err
     assert (out / "manifest.jsonl").read_text() == first
+
+
+def test_sample_keeps_no_photograph_in_memory(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw, made, kept = DistortionEngine.sample, [], []
+
+    def sample(self: DistortionEngine, reference: torch.Tensor, seed: int) -> Sample:
+        kept.append(sum(one() is not None for one in made))
+        new = draw(self, reference, seed)
+        made.append(weakref.ref(new.distorted))
+        return new
+
+    monkeypatch.setattr(DistortionEngine, "sample", sample)
+    out = photos / "out"
+    assert engine("sample", "--photos", photos / "image", "--out", out, "--crop", 0, "-n", 6) == 0
+    assert len(kept) == 6
+    assert max(kept) <= 1  # the one before
 
 
 def test_sample_errors(photos: Path, capsys) -> None:  # type: ignore[no-untyped-def]
