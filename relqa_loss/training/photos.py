@@ -50,14 +50,20 @@ def find_photos(folder: Path, split: str | None = None, least_side: int = 32) ->
             those with transparent pixels, whose colours nobody has seen.
 
     Raises:
-        ValueError: If the folder does not exist, its manifest lacks a column, none of its
-            photographs is in the split, or none of these can be used.
+        ValueError: If the folder does not exist, its manifest lacks a column or is not in UTF-8,
+            none of its photographs is in the split, or none of these can be used.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; give a folder of photographs")
     manifest = folder / "MANIFEST.csv"
     if manifest.is_file():
-        named = [(folder / name, its_split) for name, its_split in _read_manifest(manifest)]
+        try:
+            rows = _read_manifest(manifest)
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{manifest} is not text in UTF-8 ({error}): save it with that encoding"
+            ) from error
+        named = [(folder / name, its_split) for name, its_split in rows]
     else:
         paths = [path for path in files_below(folder) if path.suffix.lower() in SUFFIXES]
         named = [(path, _split_of(path.name)) for path in paths if path.is_file()]

@@ -68,6 +68,14 @@ def test_hidden_files_are_no_photographs(tmp_path: Path) -> None:
     assert not find_photos(tmp_path).skipped
 
 
+def test_a_manifest_in_another_encoding_is_named(tmp_path: Path) -> None:
+    _save(tmp_path / "été.png")
+    # As spreadsheets write it.
+    (tmp_path / "MANIFEST.csv").write_text("file,split\nété.png,train\n", encoding="latin-1")
+    with pytest.raises(ValueError, match=r"MANIFEST\.csv is not text in UTF-8.*save it"):
+        find_photos(tmp_path)
+
+
 def test_manifest_decides_the_split(tmp_path: Path) -> None:
     for index, name in enumerate(("one.png", "two.png", "three.png")):
         _save(tmp_path / name, seed=index)
