@@ -183,7 +183,8 @@ def _read_manifest(path: Path) -> list[tuple[str, str]]:
                 f"{path} has no column {' and '.join(missing)}; it has "
                 f"{', '.join(map(repr, columns)) or 'none'}, and columns are separated by commas"
             )
-        return [(row["file"], row["split"]) for row in reader]
+        # A row that is cut short has no split at all.
+        return [(row["file"], (row["split"] or "").strip()) for row in reader]
 
 
 def _nothing_in(split: str | None, manifest: Path, splits: Sequence[str]) -> str:

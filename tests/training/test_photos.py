@@ -76,6 +76,13 @@ def test_a_manifest_in_another_encoding_is_named(tmp_path: Path) -> None:
         find_photos(tmp_path)
 
 
+def test_spaces_around_a_split_do_not_make_another_one(tmp_path: Path) -> None:
+    _save(tmp_path / "one.png")
+    _save(tmp_path / "two.png", seed=1)
+    (tmp_path / "MANIFEST.csv").write_text("file,split\none.png,train\ntwo.png, train \n")
+    assert len(find_photos(tmp_path, "train").files) == 2
+
+
 def test_manifest_decides_the_split(tmp_path: Path) -> None:
     for index, name in enumerate(("one.png", "two.png", "three.png")):
         _save(tmp_path / name, seed=index)
