@@ -143,19 +143,29 @@ def _report(
     failures: list[Failure],
     calibration: Calibration | None,
 ) -> None:
-    if "-" not in (arguments.json, arguments.csv):
-        sys.stdout.write(_table(rows))
-    for row in rows:
-        for note in row["notes"]:
-            say(f"note: {row['image']}: {note}")
-    for failure in failures:
-        # A sentence from the library often names the file already.
-        named = str(failure.image) in failure.error
-        say(f"error: {failure.error if named else f'{failure.image}: {failure.error}'}")
+    documents = []
     if arguments.json is not None:
-        write_text(arguments.json, _json(version, rows, failures, calibration))
+        documents.append((arguments.json, _json(version, rows, failures, calibration)))
     if arguments.csv is not None:
-        write_text(arguments.csv, _csv(rows, failures, calibration is not None))
+        documents.append((arguments.csv, _csv(rows, failures, calibration is not None)))
+    try:
+        if "-" not in (arguments.json, arguments.csv):
+            sys.stdout.write(_table(rows))
+        for row in rows:
+            for note in row["notes"]:
+                say(f"note: {row['image']}: {note}")
+        for failure in failures:
+            # A sentence from the library often names the file already.
+            named = str(failure.image) in failure.error
+            say(f"error: {failure.error if named else f'{failure.image}: {failure.error}'}")
+        for target, text in documents:
+            if target == "-":
+                write_text(target, text)
+    finally:
+        # Even if whoever read the table has gone (`| head`).
+        for target, text in documents:
+            if target != "-":
+                write_text(target, text)
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -232,6 +235,27 @@ def test_notes_are_said_and_written(photos: Path, weights: str, capsys) -> None:
     )
     assert "composited on mid-grey" in capsys.readouterr().err
     assert "composited" in json.loads(out.read_text("utf-8"))["results"][0]["notes"][0]
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json", "-")])
+def test_a_reader_that_has_gone_costs_no_file(
+    arguments: tuple[str, ...], photos: Path, weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+        def fileno(self) -> int:
+            return os.open(os.devnull, os.O_WRONLY)
+
+    table = photos / "table.csv"
+    monkeypatch.setattr(sys, "stdout", Gone())  # `| head` with more than it takes
+    files = (photos / "reference", photos / "image")
+    assert score(*files, "--csv", table, *arguments, weights=weights) == 141
+    with table.open(newline="") as file:
+        assert [row["image"] for row in csv.DictReader(file)] == [
+            str(photos / "image" / name) for name in ("a.jpg", "b.png")
+        ]
 
 
 def test_interruption_keeps_what_was_computed(
