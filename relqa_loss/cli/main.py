@@ -48,10 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: Arguments without the program's name; those of the process by default.
     """
-    arguments = build_parser().parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        # A file name that the terminal cannot show must not cost what was found.
+        # A file name that the terminal cannot show must not cost what was found, nor × the help.
         sys.stdout.reconfigure(errors="backslashreplace")
+    arguments = build_parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))
     except KeyboardInterrupt:

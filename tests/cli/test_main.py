@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -71,3 +72,17 @@ def test_no_command_is_an_error() -> None:
     with pytest.raises(SystemExit) as stop:
         main([])
     assert stop.value.code == 2
+
+
+def test_help_is_shown_whatever_the_terminal_can() -> None:
+    # As a code page of Windows, or LC_ALL of a locale without them, lacks × and others.
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    for command in ("score", "evaluate", "export"):
+        done = subprocess.run(
+            [sys.executable, "-m", "relqa_loss.cli.main", command, "--help"],
+            capture_output=True,
+            text=True,
+            env=environment,
+        )
+        assert done.returncode == 0, done.stderr
+        assert f"usage: relqa {command}" in done.stdout
