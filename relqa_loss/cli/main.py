@@ -53,7 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     arguments = build_parser().parse_args(argv)
     try:
-        return int(arguments.run(arguments))
+        code = int(arguments.run(arguments))
+        print(end="", flush=True)  # a reader that has gone is found out here, not at exit
+        return code
     except KeyboardInterrupt:
         print("relqa: interrupted", file=sys.stderr)
         return 130

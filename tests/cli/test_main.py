@@ -86,3 +86,21 @@ def test_help_is_shown_whatever_the_terminal_can() -> None:
         )
         assert done.returncode == 0, done.stderr
         assert f"usage: relqa {command}" in done.stdout
+
+
+def test_a_reader_that_has_gone_is_no_complaint_at_exit() -> None:
+    # Few lines stay in the buffer of a pipe until the end.
+    read, write = os.pipe()
+    os.close(read)
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "relqa_loss.cli.main", "engine", "list", "--channel", "tint"],
+            stdout=write,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
