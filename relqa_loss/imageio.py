@@ -364,14 +364,19 @@ def _foreign_profile(image: PilImage.Image) -> str | None:
     content = image.info.get("icc_profile")
     if not content:
         return None
-    from PIL import ImageCms
+    from PIL import Image, ImageCms
 
     try:
         profile = ImageCms.ImageCmsProfile(BytesIO(content))
         name = ImageCms.getProfileDescription(profile).strip()
+        if "srgb" not in name.lower():
+            return name
+        # So is linear light called, "Linear sRGB", whose mid-grey is another one.
+        grey = Image.new("RGB", (1, 1), (128, 128, 128))
+        seen = ImageCms.profileToProfile(grey, profile, ImageCms.createProfile("sRGB"))
     except (ImageCms.PyCMSError, OSError):
         return None
-    return None if "srgb" in name.lower() else name
+    return name if np.abs(np.asarray(seen).astype(int) - 128).max() > 16 else None
 
 
 def _orientation(image: PilImage.Image, notes: list[str]) -> int:

@@ -386,6 +386,22 @@ def test_colour_profile_is_converted(tmp_path: Path) -> None:
         assert "swap" in loaded.notes[0]
 
 
+def test_linear_srgb_is_another_profile(tmp_path: Path) -> None:
+    from PIL import ImageCms
+
+    # What GIMP embeds in images of linear light has sRGB in its name.
+    old, new = ("sRGB built-in".encode("utf-16-be"), "Linear sRGB 1".encode("utf-16-be"))
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    linear = bytearray(profile.replace(old, new))
+    assert new in linear
+    curve = linear.index(b"para") + 12  # gamma and factors of sRGB's curve
+    linear[curve : curve + 20] = struct.pack(">5i", 65536, 65536, 0, 65536, 0)
+    Image.new("RGB", (4, 2), (128, 128, 128)).save(tmp_path / "8.png", icc_profile=bytes(linear))
+    loaded = load_image(tmp_path / "8.png")
+    assert loaded.pixels[:, 0, 0].tolist() == pytest.approx([188 / 255] * 3, abs=0.005)
+    assert "Linear sRGB" in loaded.notes[0]
+
+
 def test_error_survives_pickling() -> None:
     error = pickle.loads(pickle.dumps(ImageReadError("a.png", "no such file")))
     assert str(error) == "a.png: no such file"
