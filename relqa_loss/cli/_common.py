@@ -36,7 +36,14 @@ def progress(label: str, total: float | None, unit: str = "") -> Iterator[Advanc
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", style="dim"),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    bars = Progress(
+        *columns,
+        console=Console(stderr=True),
+        transient=True,
+        # Lines for the terminal go above the bar; those for a file would go there, too.
+        redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
+    )
+    with bars:
         task = bars.add_task(label, total=total, note="")
 
         def advance(amount: float = 1, note: str | None = None) -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -115,3 +120,35 @@ def test_bad_files_do_not_stop_the_others(photos: Path, weights: str, capsys) ->
     assert maps(photos / "reference", photos / "image", "--out", out, weights=weights) == 2
     assert [path.name for path in out.iterdir()] == ["b.png.png"]
     assert "a.jpg" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a terminal that is none")
+def test_words_go_to_stdout_while_a_terminal_shows_progress(photos: Path, weights: str) -> None:
+    # `> words.txt`: progress is drawn on stderr, which stays the terminal.
+    terminal, stderr = os.openpty()
+    seen: list[bytes] = []
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # how the end looks on Linux
+            while content := os.read(terminal, 4096):
+                seen.append(content)
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    command = [sys.executable, "-m", "relqa_loss.cli.main", "maps", "--weights", weights]
+    files = [str(photos / name) for name in ("reference", "image")]
+    done = subprocess.run(
+        [*command, *files, "--out", str(photos / "out")],
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+        env={**os.environ, "TERM": "xterm"},
+    )
+    os.close(stderr)
+    reader.join(10)
+    os.close(terminal)
+    assert done.returncode == 0
+    assert b"drawing" in b"".join(seen)
+    assert [line.partition(".png: ")[0] for line in done.stdout.splitlines()] == [
+        str(photos / "out" / name) for name in ("a.jpg", "b.png")
+    ]
