@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -50,7 +51,8 @@ def pair_up(
 
     A reference file goes with every image, and with every image of a folder. In a folder of
     references, an image's partner has the same path inside the folder; failing that, the same
-    path but for the ending. What lies under ``out``, a folder within one of them, is no image.
+    path but for the ending, and for how accents are composed. What lies under ``out``, a folder
+    within one of them, is no image.
 
     Raises:
         ValueError: If a folder has no images in it.
@@ -68,15 +70,15 @@ def pair_up(
         return pairs, failures
     references = _folder(reference, out)
     exact = {path.relative_to(reference): path for path in references}
-    by_stem: dict[Path, list[Path]] = {}
+    by_stem: dict[str, list[Path]] = {}
     for path in references:
-        by_stem.setdefault(path.relative_to(reference).with_suffix(""), []).append(path)
+        by_stem.setdefault(_stem(path.relative_to(reference)), []).append(path)
     for image in images:
         matched: set[Path] = set()
         files = _folder(image, out) if image.is_dir() else [image]
         for file in files:
             key = file.relative_to(image) if image.is_dir() else Path(file.name)
-            candidates = [exact[key]] if key in exact else by_stem.get(key.with_suffix(""), [])
+            candidates = [exact[key]] if key in exact else by_stem.get(_stem(key), [])
             if len(candidates) == 1:
                 pairs.append(Pair(candidates[0], file))
                 matched.add(candidates[0])
@@ -98,6 +100,11 @@ def pair_up(
                 if path not in matched
             )
     return pairs, failures
+
+
+def _stem(path: Path) -> str:
+    """The path without its ending, each accent with its letter: on a Mac they may be apart."""
+    return unicodedata.normalize("NFC", str(path.with_suffix("")))
 
 
 def _folder(folder: Path, out: Path | None) -> list[Path]:

@@ -183,6 +183,19 @@ def test_folders_that_lie_elsewhere(photos: Path, weights: str) -> None:
     assert [Path(row["image"]) for row in rows] == files
 
 
+def test_names_match_however_their_accents_are_composed(photos: Path) -> None:
+    reference, image = photos / "reference", photos / "image"
+    # What comes from a Mac has the accent behind its letter.
+    (reference / "a.png").rename(reference / "caf\u00e9.png")
+    (image / "a.jpg").rename(image / "cafe\u0301.jpg")
+    pairs, failures = _pairs.pair_up(reference, [image])
+    assert failures == []
+    assert [(p.reference.name, p.image.name) for p in pairs] == [
+        ("b.png", "b.png"),
+        ("caf\u00e9.png", "cafe\u0301.jpg"),
+    ]
+
+
 def test_empty_folder_and_two_reports_on_stdout(photos: Path, weights: str, capsys) -> None:  # type: ignore[no-untyped-def]
     (photos / "empty").mkdir()
     assert score(photos / "empty", photos / "image", weights=weights) == 2
