@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from relqa_loss._files import encoded
 from relqa_loss._html import inline, png, signed, style
 from relqa_loss._version import __version__
 from relqa_loss.demo.data import TEST_BLUR, TEST_NOISE, Photographs, degrade_for_test
@@ -102,7 +103,7 @@ def write_report(
     }
     for name, content in pictures.items():
         _replace(folder / name, content)
-    _replace(folder / "figures.json", _json(result, cases, command).encode())
+    _replace(folder / "figures.json", encoded(_json(result, cases, command)))
 
     record = find_weights(result.config.weights)
     untrained = "placeholder" in str(record.training.get("note", ""))
@@ -146,7 +147,7 @@ def write_report(
         else "",
     )
     report = folder / REPORT
-    _replace(report, text.encode())
+    _replace(report, encoded(text))
     summary = (
         f"{shown.name}, never seen before: distance {float(shown.before.relation.distance):.3f} → "
         f"{float(shown.after.relation.distance):.3f}, PSNR {shown.before.psnr:.1f} → "

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError
+from safetensors.torch import save
 from torch import Tensor
 
 from relqa_loss._files import write_atomically
 from relqa_loss._numbers import whole_number
-from relqa_loss.selection.store import plain_tensors
+from relqa_loss.selection.store import plain_tensors, read_metadata, read_tensors
 
 _KEY = "relqa_best"
 
@@ -110,7 +110,7 @@ class BestCheckpoint:
         """
         if self.value is None:
             raise FileNotFoundError(f"{self.path}: no checkpoint has been saved yet")
-        return load_file(self.path)
+        return read_tensors(self.path)
 
     def _better(self, value: float) -> bool:
         if not math.isfinite(value):
@@ -121,8 +121,7 @@ class BestCheckpoint:
 
     def _read_header(self) -> tuple[float, int]:
         try:
-            with safe_open(self.path, framework="pt") as file:
-                record = json.loads((file.metadata() or {})[_KEY])
+            record = json.loads(read_metadata(self.path)[_KEY])
         except (KeyError, ValueError, SafetensorError) as error:
             raise ValueError(f"{self.path} was not written by BestCheckpoint") from error
         if record["mode"] != self.mode:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 from collections.abc import Collection, Mapping
@@ -10,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors import safe_open
+from safetensors.torch import load, load_file, save
 from torch import Tensor
 
 from relqa_loss._files import encoded, write_atomically
@@ -22,6 +24,35 @@ _OURS = re.compile(
     r"\d{5,}-step-?\d+\.safetensors"
     r"|\.(\d{5,}-step-?\d+\.safetensors|ledger\.json)\.\d+\.part"
 )
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, on the CPU; safetensors opens none whose path is not UTF-8."""
+    return load_file(path) if _is_utf8(path) else load(path.read_bytes())
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a file of tensors says of itself.
+
+    Raises:
+        SafetensorError: If it is none, or damaged.
+    """
+    if _is_utf8(path):
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    content = path.read_bytes()
+    load(content)
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    metadata: dict[str, str] = header.get("__metadata__", {})
+    return metadata
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class CheckpointFolder:
@@ -71,7 +102,7 @@ class CheckpointFolder:
 
     def load(self, name: str) -> dict[str, Tensor]:
         """Read weights, on the CPU."""
-        return load_file(self.folder / name)
+        return read_tensors(self.folder / name)
 
     def write_ledger(self, text: str) -> None:
         """Replace the ledger.

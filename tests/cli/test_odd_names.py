@@ -8,8 +8,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from relqa_loss.cli.main import main
+from relqa_loss.selection import BestCheckpoint, CheckpointSelector
 
 ODD = os.fsdecode(b"caf\xe9.png")
 WRITTEN = r"caf\udce9.png"
@@ -76,3 +78,34 @@ def test_engine(odd: Path) -> None:
     assert main(["engine", "sample", "--photos", str(odd / "reference"), *options]) == 0
     for name in ("manifest.csv", "manifest.jsonl"):
         assert (odd / "out" / name).read_text("utf-8").count(WRITTEN) == 2
+
+
+def test_demo(tmp_path: Path, weights: str) -> None:
+    out = tmp_path / os.fsdecode(b"d\xe9mo")
+    try:
+        out.mkdir()
+    except OSError:
+        pytest.skip("the file system takes names in UTF-8 only")
+    options = ["--steps", "1", "--batch", "1", "--crop", "32", "--weights", weights]
+    assert main(["demo", "--out", str(out), *options]) == 0
+    assert r"d\udce9mo" in (out / "report.html").read_text("utf-8")
+    assert str(out) in json.loads((out / "figures.json").read_text("utf-8"))["command"]
+
+
+def test_checkpoints(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"r\xe9sultats")
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("the file system takes names in UTF-8 only")
+    state = {"weight": torch.arange(3.0)}
+    BestCheckpoint(folder / "best.safetensors").update(0.5, state, step=7)
+    best = BestCheckpoint(folder / "best.safetensors", resume=True)
+    assert (best.value, best.step) == (0.5, 7)
+    assert torch.equal(best.load()["weight"], state["weight"])
+    (folder / "best.safetensors").write_bytes(b"no checkpoint")
+    with pytest.raises(ValueError, match="was not written by BestCheckpoint"):
+        BestCheckpoint(folder / "best.safetensors", resume=True)
+    selector = CheckpointSelector(folder / "selection")
+    selector.update(1, [0.1, 0.2], state=state)
+    assert torch.equal(selector.load()["weight"], state["weight"])
