@@ -37,28 +37,32 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def folders_below(folder: Path) -> Iterator[Path]:
-    """A folder and all below it but hidden ones; linked ones are followed, each but once."""
+def folders_below(folder: Path, *, every_name: bool = False) -> Iterator[Path]:
+    """A folder and all below it but hidden ones; linked ones are followed, but not in circles.
+
+    Args:
+        folder: Where to begin.
+        every_name: Whether a folder is given under each of its names; once by default.
+    """
     seen: set[str] = set()
     # Links come last, so that a folder that is there itself goes by its own name.
-    own, linked = [folder], list[Path]()
+    own, linked = [(folder, frozenset[str]())], list[tuple[Path, frozenset[str]]]()
     while own or linked:
-        here = (own or linked).pop(0)
+        here, above = (own or linked).pop(0)
         real = os.path.realpath(here)
-        if real in seen:  # a link to a folder that was seen, perhaps to one above
+        if real in (above if every_name else seen):
             continue
         seen.add(real)
         yield here
         for path in _within(here):
             if path.is_dir():
-                (linked if path.is_symlink() else own).append(path)
+                (linked if path.is_symlink() else own).append((path, above | {real}))
 
 
-def files_below(folder: Path) -> list[Path]:
+def files_below(folder: Path, *, every_name: bool = False) -> list[Path]:
     """Files in :func:`folders_below`, sorted, but hidden ones: Macs leave a ``._NAME`` by each."""
-    return sorted(
-        path for here in folders_below(folder) for path in _within(here) if not path.is_dir()
-    )
+    folders = folders_below(folder, every_name=every_name)
+    return sorted(path for here in folders for path in _within(here) if not path.is_dir())
 
 
 def _within(folder: Path) -> list[Path]:

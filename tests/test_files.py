@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from relqa_loss._files import write_atomically
-from relqa_loss.cli._common import write_text
+from relqa_loss._files import files_below, write_atomically
+from relqa_loss.cli._common import images_in, write_text
 
 
 def test_files_are_replaced_and_folders_made(tmp_path: Path) -> None:
@@ -54,3 +54,23 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError, match="folder"):
         write_atomically(tmp_path / "folder", b"new")
     assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
+
+
+def test_a_linked_folder_has_every_name_or_one_and_circles_end(tmp_path: Path) -> None:
+    there, here = tmp_path / "there", tmp_path / "here"
+    (there / "deep").mkdir(parents=True)
+    (there / "deep" / "a.png").write_bytes(b"")
+    (there / "deep" / "up").symlink_to(here)
+    here.mkdir()
+    # One clean set for two folders of outputs, say.
+    (here / "x").symlink_to(there)
+    (here / "y").symlink_to(there)
+    (here / "gone").symlink_to(tmp_path / "nowhere")
+    (here / "b.png").write_bytes(b"")
+    once, always = (
+        [path.relative_to(here).as_posix() for path in files_below(here, every_name=every_name)]
+        for every_name in (False, True)
+    )
+    assert once == ["b.png", "gone", "x/deep/a.png"]
+    assert always == ["b.png", "gone", "x/deep/a.png", "y/deep/a.png"]
+    assert images_in(here) == [here / "b.png", here / "x/deep/a.png", here / "y/deep/a.png"]

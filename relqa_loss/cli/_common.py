@@ -125,7 +125,8 @@ def images_in(folder: Path, out: Path | None = None) -> list[Path]:
 
     images = [
         path
-        for path in files_below(folder)
+        # One clean set may be linked for two folders of outputs.
+        for path in files_below(folder, every_name=True)
         if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
     ]
     if out is None or not (target := out.resolve()).is_relative_to(folder.resolve()):
