@@ -76,6 +76,16 @@ def prepare_pair(
     return image, reference
 
 
+def check_pair(preds: Tensor, target: Tensor, data_range: float) -> None:
+    """What :func:`prepare_pair` checks before it looks at values.
+
+    Raises:
+        TypeError: As :func:`prepare_pair`.
+        ValueError: For a wrong shape or device, or sides below 32.
+    """
+    _check_images({"preds": preds, "target": target}, data_range)
+
+
 def prepare_triple(
     preds: Tensor,
     baseline: Tensor,
@@ -207,6 +217,14 @@ def upsample_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
 def _prepare_images(
     images: Mapping[str, Tensor], dtype: torch.dtype, data_range: float, on_out_of_range: str
 ) -> list[Tensor]:
+    _check_images(images, data_range)
+    scaled = {name: in_unit_range(image, data_range, dtype) for name, image in images.items()}
+    if on_out_of_range == "raise" and all(map(_readable, scaled.values())):
+        _check_range(scaled, data_range)
+    return [_finish(image, on_out_of_range) for image in scaled.values()]
+
+
+def _check_images(images: Mapping[str, Tensor], data_range: float) -> None:
     for name, image in images.items():
         _check_tensor(image, name, data_range)
     first, *others = images.values()
@@ -217,10 +235,6 @@ def _prepare_images(
     if any(image.device != first.device for image in others):
         devices = [image.device for image in images.values()]
         raise ValueError(f"{_join(images)} must be on the same device, got {_join(devices)}")
-    scaled = {name: in_unit_range(image, data_range, dtype) for name, image in images.items()}
-    if on_out_of_range == "raise" and all(map(_readable, scaled.values())):
-        _check_range(scaled, data_range)
-    return [_finish(image, on_out_of_range) for image in scaled.values()]
 
 
 def _join(parts: Iterable[object]) -> str:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from relqa_loss._inputs import OnOutOfRange, check_options, prepare_pair
+from relqa_loss._inputs import OnOutOfRange, check_options, check_pair, prepare_pair
 from relqa_loss.functional import network_dtype, network_for
 from relqa_loss.network._layout import GRID
 from relqa_loss.network._precision import full_precision
@@ -204,12 +204,7 @@ class _Pieces:
         if tile < GRID or tile % GRID:
             raise ValueError(f"tile must be a positive multiple of {GRID}, got {tile}")
         self.dtype = network_dtype(preds) if isinstance(preds, Tensor) else torch.float32
-        tensors = isinstance(preds, Tensor) and isinstance(target, Tensor)
-        # Types and shapes first, on a corner that stands for the whole; values piece by piece.
-        corner = (..., slice(2 * GRID), slice(2 * GRID))
-        alike = tensors and preds.shape == target.shape
-        pair = (preds[corner], target[corner]) if alike else (preds, target)
-        prepare_pair(*pair, dtype=self.dtype, data_range=data_range, on_out_of_range="ignore")
+        check_pair(preds, target, data_range)  # values are looked at piece by piece
         self.preds, self.target, self.tile = preds, target, tile
         self.data_range, self.on_out_of_range = data_range, on_out_of_range
         self.height, self.width = preds.shape[-2:]

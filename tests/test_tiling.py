@@ -99,3 +99,17 @@ def test_what_cannot_be_measured_is_refused() -> None:
         relate_in_tiles(preds, target, tile=8)
     with pytest.raises(TypeError):
         measure_in_tiles(preds.numpy(), target)  # type: ignore[arg-type]
+
+
+def test_errors_name_the_shape_that_was_given() -> None:
+    """They named that of a corner of 32×32, which stood for the whole."""
+    for shape, said in (
+        ((1, 4, 70, 90), r"got shape \(1, 4, 70, 90\)"),
+        ((3, 70, 90), r"got shape \(3, 70, 90\)"),
+        ((90,), r"got shape \(90,\)"),
+        ((1, 3, 20, 90), "got 20×90"),
+        ((0, 3, 70, 90), r"empty batch, of shape \(0, 3, 70, 90\)"),
+    ):
+        for function in (measure_in_tiles, relate_in_tiles):
+            with pytest.raises(ValueError, match=said):
+                function(torch.zeros(shape), torch.zeros(shape))
