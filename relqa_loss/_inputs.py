@@ -271,9 +271,19 @@ def _check_tensor(image: Tensor, name: str, data_range: float) -> None:
 def in_unit_range(image: Tensor, data_range: float, dtype: torch.dtype) -> Tensor:
     """``image`` in ``dtype``, with 1 as the value of white."""
     if data_range == 1:
-        return image.to(dtype)
+        return keepable(image.to(dtype))
     # Integers above 2**24 do not fit into float32; they are rounded, which is below any visibility.
     return image.to(dtype) / data_range
+
+
+def keepable(values: Tensor) -> Tensor:
+    """``values``, or a copy of what was made in inference mode, such as a baseline's output.
+
+    Autograd refuses to keep the latter for a gradient.
+    """
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return values
+    return values.clone() if values.is_inference() else values
 
 
 def _finish(image: Tensor, on_out_of_range: str) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from relqa_loss._gradients import Part, WithGradients, backpropagated
+from relqa_loss._inputs import keepable
 from relqa_loss.network._layout import one_by_one_on_a_cpu
 from relqa_loss.network.model import Relation
 
@@ -62,7 +63,8 @@ def values_in_parts(
     parts = _parts(images, maps)
     if parts == 1 or not backpropagated(images, *others) or _shared_gradient(images, *others):
         return in_parts(function, images, *others, maps=maps)
-    values: Tensor = WithGradients.apply(function, partial(_divided, parts), images, *others)
+    kept = (None if each is None else keepable(each) for each in (images, *others))
+    values: Tensor = WithGradients.apply(function, partial(_divided, parts), *kept)
     return values
 
 

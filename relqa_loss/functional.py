@@ -21,6 +21,7 @@ from relqa_loss._inputs import (
     channel_factors,
     check_factor,
     check_options,
+    keepable,
     prepare_pair,
     prepare_triple,
     prepare_weight,
@@ -615,7 +616,7 @@ def weighted_mean(error: Tensor, weight: Tensor | None) -> Tensor:
     error = error.mean(1, keepdim=True)
     if weight is None:
         return error.mean((1, 2, 3))
-    share = weight.to(error.dtype).expand(error.shape[0], -1, -1, -1)
+    share = keepable(weight.to(error.dtype)).expand(error.shape[0], -1, -1, -1)
     total = share.sum((1, 2, 3))
     return (share * error).sum((1, 2, 3)) / torch.where(total > 0, total, 1.0)
 

@@ -258,3 +258,29 @@ def test_parts_can_be_mapped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_parts, "PIXELS", SIDE**2)
     parts = torch.func.vmap(torch.func.grad(loss))(preds, target)
     torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("parts", [1, COUNT])
+def test_what_was_made_in_inference_mode_can_be_learned_from(
+    parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A baseline's output in particular, which was taken or refused by how large the batch was."""
+    monkeypatch.setattr(_parts, "PIXELS", COUNT * SIDE**2 // parts)
+    preds, baseline, target = torch.rand(3, COUNT, 3, SIDE, SIDE)
+    weight = torch.rand(COUNT, 1, SIDE, SIDE)
+    with torch.inference_mode():
+        made = [each.clone() for each in (baseline, target, weight, weight > 0.5)]
+    losses: list[Callable[..., Tensor]] = [
+        PreferenceLoss(),
+        lambda image, _, *others: RelationalLoss()(image, *others),
+        lambda image, _, *others: SpatialMapWeightedLoss()(image, *others),
+    ]
+    for loss in losses:
+        for given in ((0, 1), (0, 1, 2), (0, 1, 3)):
+            leaves = [preds.clone().requires_grad_() for _ in range(2)]
+            plain = (baseline, target, weight, weight > 0.5)
+            for leaf, others in zip(leaves, (plain, made), strict=True):
+                loss(leaf, *(others[each] for each in given)).backward()
+            assert leaves[0].grad is not None
+            assert leaves[1].grad is not None
+            assert torch.equal(leaves[0].grad, leaves[1].grad)
