@@ -197,6 +197,11 @@ def channel_factors(
     return [float(given.get(name, 1.0)) for name in channels]
 
 
+def described(channel_weights: Mapping[str, float]) -> dict[str, float]:
+    """Factors in one order and of one type, so that equal ones are described alike."""
+    return {name: float(channel_weights[name]) for name in sorted(channel_weights)}
+
+
 def reduce_batch(values: Tensor, reduction: str) -> Tensor:
     """Join the values of a batch."""
     if reduction == "mean":

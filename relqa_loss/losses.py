@@ -16,6 +16,7 @@ from relqa_loss._inputs import (
     channel_factors,
     check_factor,
     check_options,
+    described,
     in_unit_range,
     prepare_image,
     prepare_pair,
@@ -103,7 +104,7 @@ class _Loss(nn.Module):
     def _options(self) -> str:
         options = f"data_range={self.data_range:g}, reduction={self.reduction!r}"
         if self.channel_weights:
-            options += f", channel_weights={self.channel_weights}"
+            options += f", channel_weights={described(self.channel_weights)}"
         return f"{options}, on_out_of_range={self.on_out_of_range!r}"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Loss:

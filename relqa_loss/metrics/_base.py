@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from relqa_loss._inputs import OnOutOfRange, channel_factors, check_options
+from relqa_loss._inputs import OnOutOfRange, channel_factors, check_options, described
 from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, find_weights, pinned
 
 
@@ -116,7 +116,7 @@ class SummedMetric(Metric):
     def _describe_options(self) -> str:
         text = f"data_range={self.data_range:g}"
         if self.channel_weights:
-            text += f", channel_weights={self.channel_weights}"
+            text += f", channel_weights={described(self.channel_weights)}"
         return f"{text}, on_out_of_range={self.on_out_of_range!r}"
 
     def extra_repr(self) -> str:

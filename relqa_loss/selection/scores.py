@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from relqa_loss._inputs import OnOutOfRange, channel_factors, check_options
+from relqa_loss._inputs import OnOutOfRange, channel_factors, check_options, described
 from relqa_loss.functional import maps_and_distance, relate, relational_distance
 from relqa_loss.losses import PIXEL_WEIGHT
 from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, find_weights
@@ -93,9 +93,8 @@ class ImageScores:
     def version(self) -> str:
         """Name and hash of the weights, and the options that change scores of images in range."""
         options = f"data_range={self.data_range:g}"
-        factors = {name: float(self.channel_weights[name]) for name in sorted(self.channel_weights)}
-        if factors:
-            options += f", channel_weights={factors}"
+        if self.channel_weights:
+            options += f", channel_weights={described(self.channel_weights)}"
         return f"{self._weights_version}({options})"
 
     @property

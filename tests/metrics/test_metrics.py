@@ -249,3 +249,17 @@ def test_plot_without_matplotlib_says_what_to_install(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with pytest.raises(ModuleNotFoundError, match="pip install"):
         metric.plot()
+
+
+@EACH_CASE
+def test_channel_weights_are_the_same_in_any_order_and_type(case: Case) -> None:
+    """As of a file of settings, which sorts them: sums that were saved were refused."""
+    filled = case.filled(channel_weights={"ringing": 3.0, "noise": 2.0})
+    same = case.build(channel_weights={"noise": 2, "ringing": 3})
+    assert same.version == filled.version
+    for metric in (filled, same):
+        metric.persistent(True)
+    same.load_state_dict(filled.state_dict())
+    assert case.read(same) == case.read(filled)
+    same.merge_state(filled)
+    assert float(same.count) == 2 * float(filled.count)
