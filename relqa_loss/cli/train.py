@@ -53,6 +53,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="share of the sets of single distortions that are grey, for the maps",
     )
     parser.add_argument(
+        "--two-outputs",
+        action="store_true",
+        help="the score learns from the distance which of two distorted versions is the better one",
+    )
+    parser.add_argument(
         "--half-maps",
         action="store_true",
         help="learn the maps in bfloat16: faster where the processor knows that format",
@@ -128,6 +133,7 @@ def run(arguments: argparse.Namespace) -> int:
         luma_share=arguments.luma_share,
         grey_share=arguments.grey_share,
         half_maps=arguments.half_maps,
+        two_outputs=arguments.two_outputs,
         learn=arguments.learn,
         rank_by=arguments.rank_by,
         teacher=arguments.teacher,

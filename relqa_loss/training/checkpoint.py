@@ -47,7 +47,12 @@ def load_checkpoint(
     except Exception as error:
         raise ValueError(f"{path} cannot be read ({error}); delete it to start anew") from error
     # What was no setting yet when the checkpoint was written was as it is by default.
-    settings = TrainConfig().to_dict() | state["config"]
+    settings = {
+        key: value | state["config"].get(key, {})
+        if isinstance(value, dict)
+        else state["config"].get(key, value)
+        for key, value in TrainConfig().to_dict().items()
+    }
     if settings != config:
         changed = sorted(
             key for key in {*config, *settings} if config.get(key) != settings.get(key)

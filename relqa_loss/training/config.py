@@ -31,6 +31,8 @@ class TrainConfig:
         luma_share: Share of the sets without a known order (single distortions) whose images keep
             the colours of their reference when the maps' pairs are drawn.
         grey_share: Share of those sets that are grey when the maps' pairs are drawn.
+        two_outputs: Whether the direction learns, too, which of two distorted versions of a
+            photograph is nearer to it by the distance, which it is not shown.
         half_maps: Whether the maps are learned in bfloat16, twice as fast where the processor
             knows that format. Distances are compared down to the threshold of visibility, and
             stay in float32.
@@ -58,6 +60,7 @@ class TrainConfig:
     window: int = 96
     luma_share: float = 0.0
     grey_share: float = 0.0
+    two_outputs: bool = False
     half_maps: bool = False
     learn: Learn = "both"
     rank_by: RankBy = "list"
@@ -101,6 +104,8 @@ class TrainConfig:
             raise ValueError(f"rank_by must be one of {get_args(RankBy)}, got {self.rank_by!r}")
         if self.teacher is not None and self.learn == "maps":
             raise ValueError("a teacher teaches distances, and learn is 'maps'")
+        if self.two_outputs and self.learn == "distance":
+            raise ValueError("two_outputs teaches the direction, and learn is 'distance'")
         for kind in ("unjudged", "fact"):
             sets, batch = getattr(self, f"{kind}_sets"), getattr(self, f"{kind}_batch")
             if (sets > 0) != (batch > 0):

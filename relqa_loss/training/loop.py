@@ -107,7 +107,8 @@ def train(
     Raises:
         ValueError: If ``out`` or a file beside it exists and ``resume`` is false, there is nothing
             to resume, the checkpoint is of another run, of other photographs or builds on other
-            weights, there is no usable photograph, or an excluded operator does not exist.
+            weights, there is no usable photograph, an excluded operator does not exist, or
+            ``two_outputs`` has no trained distance to learn from.
         FileNotFoundError: If initial weights or a teacher's are missing, or have no manifest.
         ImportError: If the extra ``train`` is not installed.
     """
@@ -118,6 +119,11 @@ def train(
     for name in config.exclude:
         get_operator(name)
     start = None if initial is None else find_weights(initial)
+    if config.two_outputs and config.learn == "maps" and start is None:
+        raise ValueError(
+            "two_outputs learns from the distance, which learn='maps' leaves as it begins: give "
+            "initial weights, whose distance is trained"
+        )
     teacher = None if config.teacher is None else find_weights(config.teacher)
     weights = {
         "initial": None if start is None else start.sha256,
@@ -178,6 +184,7 @@ def train(
         half_maps=config.half_maps,
         learn=config.learn,
         rank_by=config.rank_by,
+        two_outputs=config.two_outputs,
     )
     learned = [each for each in objectives.parameters() if each.requires_grad]
     optimiser = torch.optim.AdamW(learned, lr=config.rate, weight_decay=1e-4)

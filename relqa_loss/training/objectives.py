@@ -42,6 +42,7 @@ class ObjectiveWeights:
     consensus: float = 2.0
     direction: float = 0.5
     relative: float = 0.3
+    outputs: float = 0.5
     anchor: float = 2.0
     far: float = 2.0
     facts: float = 4.0
@@ -124,6 +125,8 @@ class Objectives(nn.Module):
             parameters, and the one that is left out is frozen and costs nothing.
         rank_by: How distances learn the panel's order of a batch: pair by pair, each with the
             panel's confidence in it, or as one list.
+        two_outputs: Whether the direction learns from the distance which of two distorted versions
+            of a photograph is the better one.
     """
 
     def __init__(
@@ -134,6 +137,7 @@ class Objectives(nn.Module):
         half_maps: bool = False,
         learn: Learn = "both",
         rank_by: RankBy = "pairs",
+        two_outputs: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
@@ -141,6 +145,7 @@ class Objectives(nn.Module):
         self.weights = weights or ObjectiveWeights()
         self.half_maps = half_maps
         self.learn = learn
+        self.two_outputs = two_outputs
         # Sharpness of the preference: how many times a distance must grow to be surely worse.
         self.log_slope = nn.Parameter(torch.tensor(1.0))
         if learn != "both":
@@ -153,6 +158,8 @@ class Objectives(nn.Module):
         if self.learn != "distance":
             terms |= self._map_terms(batch.pairs)
             terms["relative"] = self._relative_term(batch)
+            if self.two_outputs:
+                terms["outputs"] = self._outputs_term(batch.pairs)
         if self.learn != "maps":
             terms |= self._rank_terms(batch)
         terms["total"] = sum(
@@ -183,6 +190,20 @@ class Objectives(nn.Module):
         second = (first // count) * count + batch.partner.cpu().flatten()[::_RELATED]
         _, direction = self._relate(pixels[first], pixels[second])
         return _relative_loss(direction, batch.ranks.flatten(0, 1), first, second)
+
+    def _outputs_term(self, pairs: Pairs) -> Tensor:
+        # Of the four distorted images of each set, the first and the third, the second and the
+        # fourth: a model's outputs differ in kind as they do. Labels cost a distance each.
+        images, references = (
+            each.unflatten(0, (-1, PAIRS_PER_SET))[:, :4].flatten(0, 1)
+            for each in (pairs.image, pairs.reference)
+        )
+        with torch.no_grad():
+            encoding = self.network.encode(_channels_last(references))
+            away = self.network.distance(encoding, _channels_last(images)).view(-1, 2, 2)
+        first, second = images.unflatten(0, (-1, 2, 2)).unbind(1)
+        _, direction = self._relate(first.flatten(0, 1), second.flatten(0, 1))
+        return _outputs_loss(direction, *(each.flatten() for each in away.unbind(1)))
 
     def _rank_terms(self, batch: Batch) -> dict[str, Tensor]:
         distance, plain = self._distances(batch.reference, batch.images)
@@ -396,6 +417,13 @@ def _relative_loss(direction: Tensor, ranks: Tensor, first: Tensor, second: Tens
     # `first` is the reference of the pair: a positive direction says that `second` is better.
     sign, confidence = consensus(ranks)
     return _mean(F.softplus(-4 * sign[first, second] * direction), confidence[first, second])
+
+
+def _outputs_loss(direction: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    # `first` is the reference of the pair, and both are distances from what neither shows.
+    gap = log_distance(first) - log_distance(second)  # positive where `second` is better
+    clear = (gap.abs() / _CLEAR).clamp(max=1)
+    return _mean(F.softplus(-4 * gap.sign() * direction), clear)
 
 
 def anchor_loss(plain: Tensor, distance: Tensor) -> Tensor:

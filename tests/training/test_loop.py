@@ -293,6 +293,17 @@ def test_a_setting_that_came_later_does_not_stop_a_run(tmp_path: Path) -> None:
     assert load_checkpoint(path, CONFIG.to_dict()) == {"config": earlier}
     with pytest.raises(ValueError, match=r"other settings \(luma_share differ\)"):
         load_checkpoint(path, replace(CONFIG, luma_share=0.5).to_dict())
+    del earlier["objective"]["outputs"]
+    save_checkpoint(path, {"config": earlier})
+    assert load_checkpoint(path, CONFIG.to_dict()) == {"config": earlier}
+
+
+def test_outputs_are_not_told_apart_by_a_distance_that_is_not_trained(
+    photos: Path, tmp_path: Path
+) -> None:
+    config = replace(CONFIG, learn="maps", two_outputs=True)
+    with pytest.raises(ValueError, match="give initial weights"):
+        train(photos, tmp_path / "out.safetensors", config, pool_folder=tmp_path / "pool")
 
 
 def test_resuming_with_other_photographs_is_refused(
@@ -393,6 +404,7 @@ def test_folder_without_photographs_is_refused(whole: _Whole, tmp_path: Path) ->
         {"luma_share": float("nan")},
         {"grey_share": -0.1},
         {"luma_share": 0.6, "grey_share": 0.6},
+        {"two_outputs": True, "learn": "distance"},
     ],
     ids=str,
 )

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from relqa_loss.channels import CHANNELS
 from relqa_loss.network import NetworkConfig, ParityNetwork
+from relqa_loss.network.mapper import Streams
 from relqa_loss.training.objectives import (
     PAIRS_PER_SET,
     Batch,
@@ -28,6 +29,7 @@ from relqa_loss.training.objectives import (
     _consensus_loss,
     _direction_loss,
     _map_loss,
+    _outputs_loss,
     _presence_loss,
     _region_loss,
     _relative_loss,
@@ -429,6 +431,46 @@ def test_one_half_is_learned_without_the_other(learn: Learn, idle: tuple[str, ..
             torch.testing.assert_close(value, both[name])
 
 
+def test_two_outputs_are_told_apart_by_what_neither_shows(
+    objectives: Objectives, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = _batch()
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.rand(batch.pairs.image.shape, generator=generator)
+    # How far the images of each set are from its photograph; the fifth row is of two of them.
+    away = torch.tensor([0.1, 0.4, 0.3, 0.2, 0.0]).repeat(2)[:, None, None, None]
+    pairs = batch.pairs._replace(image=torch.lerp(batch.pairs.reference, noise, away))
+    asked = Objectives(objectives.network, learn="maps", two_outputs=True)
+    assert "outputs" not in objectives(batch)
+    assert "outputs" in asked(batch)
+    relate, seen = asked._relate, []
+
+    def value(better: float) -> float:
+        def told(first: Tensor, second: Tensor) -> tuple[Streams, Tensor]:
+            streams, _ = relate(first, second)
+            seen.append((first, second))
+            return streams, better * torch.tensor([-1.0, 1.0, -1.0, 1.0])
+
+        monkeypatch.setattr(asked, "_relate", told)
+        return float(asked._outputs_term(pairs).detach())
+
+    assert value(1.0) < 0.05 < 2 < value(-1.0)
+    for first, second in seen:
+        assert torch.equal(first, pairs.image[[0, 1, 5, 6]])
+        assert torch.equal(second, pairs.image[[2, 3, 7, 8]])
+
+
+def test_outputs_as_near_as_each_other_teach_nothing() -> None:
+    direction, first = torch.tensor([0.9, -0.9]), torch.tensor([1.0, 1.0])
+    second = torch.tensor([1.0, 2.0])  # the first of the second pair is the better one
+    right = _outputs_loss(direction, first, second)
+    torch.testing.assert_close(
+        right, _outputs_loss(direction * torch.tensor([-1, 1]), first, second)
+    )
+    assert right < 0.1 < 1 < _outputs_loss(-direction, first, second)
+    assert float(_outputs_loss(direction, first, first)) == 0.0
+
+
 def test_identical_images_train_without_nan(objectives: Objectives) -> None:
     batch = _batch()
     same = batch.reference[:, None].expand(-1, IMAGES_PER_SET, -1, -1, -1)
@@ -439,6 +481,14 @@ def test_identical_images_train_without_nan(objectives: Objectives) -> None:
     assert float(terms["path"].detach()) < 1e-6
     assert float(terms["maps"].detach()) < 1e-6
     assert all(bool(torch.isfinite(v.grad).all()) for v in objectives.parameters())  # type: ignore[arg-type]
+
+
+def test_identical_outputs_train_without_nan(objectives: Objectives) -> None:
+    batch = _batch()
+    pairs = batch.pairs._replace(image=batch.pairs.reference)
+    asked = Objectives(objectives.network, two_outputs=True)
+    asked(batch._replace(pairs=pairs))["outputs"].backward()
+    assert all(v.grad is None or bool(torch.isfinite(v.grad).all()) for v in asked.parameters())
 
 
 def test_a_few_steps_lower_the_total(objectives: Objectives) -> None:
