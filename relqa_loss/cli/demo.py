@@ -47,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the sub-command."""
     from relqa_loss.demo import DemoConfig, load_photographs, train_restorer, write_report
     from relqa_loss.demo.report import REPORT
+    from relqa_loss.network import find_weights
 
     config = DemoConfig(
         seconds=arguments.seconds,
@@ -63,6 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     existing = [name for name in (REPORT, _CHECKPOINT) if (out / name).exists()]
     if existing and not arguments.force:
         raise ValueError(f"{out / existing[0]} exists; choose another --out or give --force")
+    find_weights(arguments.weights)  # before what is there goes
     photographs = load_photographs()
     out.mkdir(parents=True, exist_ok=True)
     (out / _CHECKPOINT).unlink(missing_ok=True)

@@ -52,6 +52,8 @@ class DemoConfig:
             raise ValueError(f"seconds must be positive, got {self.seconds}")
         if self.crop < 32 or self.crop % 2:
             raise ValueError(f"crop must be even and at least 32, got {self.crop}")
+        if not -(1 << 63) <= self.seed < 1 << 64:
+            raise ValueError(f"seed must be from -2**63 to 2**64 - 1, got {self.seed}")
 
 
 class Validation(NamedTuple):

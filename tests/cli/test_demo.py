@@ -156,6 +156,11 @@ def test_same_steps_same_result_and_no_overwriting(
     assert run(first, weights) == 2
     assert "exists" in capsys.readouterr().err
     assert (first / "report.html").read_bytes() == report
+    checkpoint = (first / "best.safetensors").read_bytes()
+    for mistake in (("--weights", "relqa-bass"), ("--seed", str(1 << 64))):
+        assert run(first, weights, "--force", *mistake) == 2
+        assert mistake[1] in capsys.readouterr().err
+        assert (first / "best.safetensors").read_bytes() == checkpoint
     assert run(first, weights, "--force", "--seed", "1") == 0
     assert (first / "report.html").read_bytes() != report
 
