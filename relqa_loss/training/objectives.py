@@ -42,7 +42,7 @@ class ObjectiveWeights:
     consensus: float = 2.0
     direction: float = 0.5
     relative: float = 0.3
-    outputs: float = 0.5
+    outputs: float = 0.2
     anchor: float = 2.0
     far: float = 2.0
     facts: float = 4.0
