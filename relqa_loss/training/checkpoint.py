@@ -47,12 +47,9 @@ def load_checkpoint(
     except Exception as error:
         raise ValueError(f"{path} cannot be read ({error}); delete it to start anew") from error
     # What was no setting yet when the checkpoint was written was as it is by default.
-    settings = {
-        key: value | state["config"].get(key, {})
-        if isinstance(value, dict)
-        else state["config"].get(key, value)
-        for key, value in TrainConfig().to_dict().items()
-    }
+    defaults = TrainConfig().to_dict()
+    settings = defaults | state["config"]
+    settings["objective"] = defaults["objective"] | settings["objective"]
     if settings != config:
         changed = sorted(
             key for key in {*config, *settings} if config.get(key) != settings.get(key)

@@ -296,6 +296,9 @@ def test_a_setting_that_came_later_does_not_stop_a_run(tmp_path: Path) -> None:
     del earlier["objective"]["outputs"]
     save_checkpoint(path, {"config": earlier})
     assert load_checkpoint(path, CONFIG.to_dict()) == {"config": earlier}
+    save_checkpoint(path, {"config": earlier | {"of_tomorrow": 1}})
+    with pytest.raises(ValueError, match=r"other settings \(of_tomorrow differ\)"):
+        load_checkpoint(path, CONFIG.to_dict())
 
 
 def test_outputs_are_not_told_apart_by_a_distance_that_is_not_trained(
