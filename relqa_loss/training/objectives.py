@@ -194,16 +194,15 @@ class Objectives(nn.Module):
     def _outputs_term(self, pairs: Pairs) -> Tensor:
         # Of the four distorted images of each set, the first and the third, the second and the
         # fourth: a model's outputs differ in kind as they do. Labels cost a distance each.
-        images, references = (
-            each.unflatten(0, (-1, PAIRS_PER_SET))[:, :4].flatten(0, 1)
-            for each in (pairs.image, pairs.reference)
-        )
-        with torch.no_grad():
-            encoding = self.network.encode(_channels_last(references))
-            away = self.network.distance(encoding, _channels_last(images)).view(-1, 2, 2)
-        first, second = images.unflatten(0, (-1, 2, 2)).unbind(1)
-        _, direction = self._relate(first.flatten(0, 1), second.flatten(0, 1))
-        return _outputs_loss(direction, *(each.flatten() for each in away.unbind(1)))
+        rows = torch.arange(len(pairs.image)).view(-1, PAIRS_PER_SET)
+        first, second = rows[:, :2].flatten(), rows[:, 2:4].flatten()
+        _, direction = self._relate(pairs.image[first], pairs.image[second])
+        return _outputs_loss(direction, self._away(pairs, first), self._away(pairs, second))
+
+    @torch.no_grad()
+    def _away(self, pairs: Pairs, rows: Tensor) -> Tensor:
+        encoding = self.network.encode(_channels_last(pairs.reference[rows]))
+        return self.network.distance(encoding, _channels_last(pairs.image[rows]))
 
     def _rank_terms(self, batch: Batch) -> dict[str, Tensor]:
         distance, plain = self._distances(batch.reference, batch.images)
