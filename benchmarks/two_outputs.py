@@ -98,22 +98,35 @@ def versions(photo: Tensor, kind: str, seed: int) -> tuple[Tensor, Tensor]:
     return first, second
 
 
-@torch.no_grad()
-def answers(network: ParityNetwork, photo: Tensor, first: Tensor, second: Tensor) -> Answers:
-    """Of the pairs on whose order all judges agree."""
-    reference = photo[None]
-    worse = [panel_values(reference, images, JUDGES) for images in (first, second)]
+class Agreed(NamedTuple):
+    """The N pairs on whose order all judges agree."""
+
+    judges: Tensor
+    """1 where the second version is the better one, else −1."""
+    first: Tensor
+    second: Tensor
+
+
+def agreed(photo: Tensor, first: Tensor, second: Tensor) -> Agreed:
+    """Those of some pairs on which the judges agree, who see the photograph."""
+    worse = [panel_values(photo[None], images, JUDGES) for images in (first, second)]
     signs = (worse[0] - worse[1]).sign()
-    agreed = (signs == signs[:, :1]).all(1) & (signs[:, 0] != 0)
-    first, second = first[agreed], second[agreed]
-    if not len(first):
+    clear = (signs == signs[:, :1]).all(1) & (signs[:, 0] != 0)
+    return Agreed(signs[clear, 0], first[clear], second[clear])
+
+
+@torch.no_grad()
+def answers(network: ParityNetwork, photo: Tensor, pairs: Agreed) -> Answers:
+    """What a network says of them."""
+    judges, first, second = pairs
+    if not len(judges):
         return Answers(*(torch.zeros(0) for _ in Answers._fields))
     away = [
-        distances(network, images, reference.expand_as(images), None, None)
+        distances(network, images, photo.expand_as(images), None, None)
         for images in (first, second)
     ]
     return Answers(
-        signs[agreed, 0],
+        judges,
         relations(network, second, first, None, None).score,
         away[0] - away[1],
         _variation(second) - _variation(first),
@@ -159,9 +172,9 @@ def main() -> int:
     found: list[dict[str, list[Answers]]] = [{kind: [] for kind in KINDS} for _ in networks]
     for number, photo in enumerate(photos):
         for kind in KINDS:
-            first, second = versions(photo, kind, seed=1000 * number)
+            pairs = agreed(photo, *versions(photo, kind, seed=1000 * number))
             for network, columns in zip(networks, found, strict=True):
-                columns[kind].append(answers(network, photo, first, second))
+                columns[kind].append(answers(network, photo, pairs))
         print(f"{number + 1}/{len(photos)} photographs", end="\r", file=sys.stderr, flush=True)
     print(file=sys.stderr)
 

@@ -52,7 +52,8 @@ def _blurred(photo: Tensor, sigmas: tuple[float, ...]) -> Tensor:
 def test_right_answers_are_counted(photo: Tensor, sign: float, share: str) -> None:
     first, second = _blurred(photo, (2, 6, 2)), _blurred(photo, (5, 2, 2))
     network = _Knows(photo, sign)
-    found = two_outputs.answers(network, photo, first, second)  # type: ignore[arg-type]
+    pairs = two_outputs.agreed(photo, first, second)
+    found = two_outputs.answers(network, photo, pairs)  # type: ignore[arg-type]
     assert found.judges.tolist() == [-1.0, 1.0]  # nobody prefers one of two that are equal
     shares = two_outputs.row("blurs", found, 3)
     assert shares == ["blurs", "2 of 3", share, share, "1.000", share]
@@ -60,7 +61,8 @@ def test_right_answers_are_counted(photo: Tensor, sign: float, share: str) -> No
 
 def test_pairs_without_a_verdict_leave_nothing(photo: Tensor) -> None:
     same = _blurred(photo, (2, 3))
-    found = two_outputs.answers(_Knows(photo, 1.0), photo, same, same)  # type: ignore[arg-type]
+    pairs = two_outputs.agreed(photo, same, same)
+    found = two_outputs.answers(_Knows(photo, 1.0), photo, pairs)  # type: ignore[arg-type]
     assert two_outputs.row("same", found, 2) == ["same", "0 of 2", *"––––"]
 
 
