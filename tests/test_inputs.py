@@ -127,7 +127,9 @@ def test_only_tensors_are_taken() -> None:
     [
         (-1.0, 1.0, 1.0, r"from -1 to 1: for images in \[-1, 1\], pass \(image \+ 1\) / 2"),
         (0.0, 255.0, 1.0, "from 0 to 255: .*data_range=255"),
-        (0.0, 65535.0, 255.0, "from 0 to 65535: .*data_range=65535"),
+        (0.0, 65535.0, 255.0, "from 0 to 65535: for 16-bit images, pass data_range=65535"),
+        (0.0, 1023.0, 1.0, "data_range=1023 / data_range=4095 / data_range=65535"),
+        (0.0, 1024.0, 1.0, "for 12 / 16-bit images, pass data_range=4095 / data_range=65535"),
         (0.0, 1.01, 1.0, 'from 0 to 1.01: .*"clamp"'),
         (-0.01, 1.0, 1.0, 'from -0.01 to 1: .*"clamp"'),
     ],

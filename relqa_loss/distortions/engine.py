@@ -95,6 +95,7 @@ class DistortionEngine:
         stride: Image pixels per cell of the dense map.
 
     Raises:
+        TypeError: For a single name where a list of them is wanted.
         ValueError: For unknown operators or mask kinds, an empty choice, or numbers out of range.
 
     Example:
@@ -116,6 +117,10 @@ class DistortionEngine:
         max_steps: int = 4,
         stride: int = 4,
     ) -> None:
+        choices = {"operators": operators, "exclude": exclude, "mask_kinds": mask_kinds}
+        for option, choice in choices.items():
+            if isinstance(choice, str):  # which is a sequence, too: of letters
+                raise TypeError(f"{option} must be a list of names, got {choice!r}: [{choice!r}]?")
         names = [op.name for op in list_operators()] if operators is None else list(operators)
         for name in (*names, *exclude):
             get_operator(name)

@@ -321,6 +321,13 @@ class TestValidation:
         with pytest.raises(ValueError, match="no operator named 'nonsense'"):
             DistortionEngine(exclude=["nonsense"])
 
+    @pytest.mark.parametrize(
+        ("option", "name"), [("operators", "jpeg"), ("exclude", "jpeg"), ("mask_kinds", "blobs")]
+    )
+    def test_one_name_is_no_list_of_letters(self, option: str, name: str) -> None:
+        with pytest.raises(TypeError, match=rf"{option} must be a list of names, got '{name}'"):
+            DistortionEngine(**{option: name})  # type: ignore[arg-type]
+
     def test_nothing_left(self) -> None:
         with pytest.raises(ValueError, match="no operator is left"):
             DistortionEngine(["jpeg"], exclude=["jpeg"])
