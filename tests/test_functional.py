@@ -68,6 +68,35 @@ def test_reductions_agree(function: object, pair: tuple[Tensor, Tensor]) -> None
     assert each.shape == (3,)
     torch.testing.assert_close(mean, each.mean())
     torch.testing.assert_close(total, each.sum())
+    assert torch.equal(function(*pair), mean)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("function", [*REDUCED, distortion_maps, relate])
+def test_a_misspelt_treatment_of_the_range_is_refused(
+    function: object, pair: tuple[Tensor, Tensor]
+) -> None:
+    with pytest.raises(ValueError, match="on_out_of_range must be one of"):
+        function(*pair, on_out_of_range="clip")  # type: ignore[operator]
+
+
+def test_score_is_that_of_the_relation_with_all_options(pair: tuple[Tensor, Tensor]) -> None:
+    options = {
+        "channel_weights": {"noise": 3.0, "tint": 0.0},
+        "weight": torch.rand(3, 1, 45, 61, generator=torch.Generator().manual_seed(1)),
+        "weights": "relqa-nano",
+        "data_range": 0.8,
+        "on_out_of_range": "clamp",
+    }
+    score = relational_score(*pair, reduction="none", **options)  # type: ignore[arg-type]
+    assert torch.equal(score, relate(*pair, **options).score)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("function", [*REDUCED, distortion_maps, relate])
+def test_autocast_changes_nothing(function: object, pair: tuple[Tensor, Tensor]) -> None:
+    plain = function(*pair)  # type: ignore[operator]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = function(*pair)  # type: ignore[operator]
+    torch.testing.assert_close(mixed, plain, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("function", [*REDUCED, distortion_maps])
@@ -171,6 +200,7 @@ def test_weighted_loss_is_its_formula(
         ("l2", lambda d: d * d),
         ("charbonnier", lambda d: (d * d + 1e-6).sqrt() - 1e-3),
         (lambda p, t: F.smooth_l1_loss(p, t, reduction="none"), None),
+        (lambda p, t: (p - t).double().abs().mean(1, keepdim=True), lambda d: d.abs()),
     ],
 )
 def test_bases(base: object, expected: object, pair: tuple[Tensor, Tensor]) -> None:
@@ -185,6 +215,8 @@ def test_bases(base: object, expected: object, pair: tuple[Tensor, Tensor]) -> N
         ({"base": "l3"}, ValueError, "base must be one of"),
         ({"base": 1}, TypeError, "callable"),
         ({"base": F.l1_loss}, ValueError, "error per pixel"),
+        ({"base": lambda preds, target: (preds - target)[:1]}, ValueError, "error per pixel"),
+        ({"base": lambda preds, target: (preds - target)[..., :1]}, ValueError, "error per pixel"),
         ({"map_gain": -1.0}, ValueError, "map_gain"),
         ({"relational_weight": float("nan")}, ValueError, "relational_weight"),
         (

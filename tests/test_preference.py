@@ -127,6 +127,7 @@ def test_reductions_ranges_and_dtypes(function: object, triple: Triple) -> None:
     assert each.shape == (5,)
     torch.testing.assert_close(mean, each.mean())
     torch.testing.assert_close(total, each.sum())
+    assert torch.equal(function(*triple), mean)  # type: ignore[operator]
     byte = [(255 * image).round().to(torch.uint8) for image in triple]
     torch.testing.assert_close(
         function(*byte, data_range=255),  # type: ignore[operator]

@@ -94,6 +94,25 @@ def test_edges_and_flat_areas() -> None:
     assert describe(banding, textured).endswith("in flat areas")
 
 
+@pytest.mark.parametrize(("step", "seen"), [(0.1, True), (0.03, False)])
+def test_faint_edges_are_edges(step: float, seen: bool) -> None:
+    reference = torch.full((3, 128, 128), 0.4)
+    reference[:, :, 64:] += step
+    near = maps(32)
+    near[CHANNELS.index("ringing"), :, 15:17] = 0.3
+    assert describe(near, reference).endswith("near edges") == seen
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_scatter_against_the_main_direction_is_not_named(sign: int) -> None:
+    one = maps()
+    one[0] = 0.9 * sign
+    one[0, :8, :8] = -0.3 * sign
+    assert [change.amount * sign > 0 for change in changes(one)] == [True]
+    one[0, :8, :8] = -0.95 * sign  # more than a third of it
+    assert [change.amount * sign > 0 for change in changes(one)] == [False, True]
+
+
 def test_both_directions_in_different_places() -> None:
     one = maps()
     one[0, :, :8] = 0.3
