@@ -612,8 +612,7 @@ def weighted_values(
 
 
 def weighted_mean(error: Tensor, weight: Tensor | None) -> Tensor:
-    """The mean of every image's N×C×H×W errors, weighted by N×1×H×W; 0 where all weights are."""
-    error = error.mean(1, keepdim=True)
+    """The mean of every image's N×1×H×W errors, weighted alike; 0 where all weights are."""
     if weight is None:
         return error.mean((1, 2, 3))
     share = keepable(weight.to(error.dtype)).expand(error.shape[0], -1, -1, -1)
