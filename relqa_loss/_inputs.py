@@ -326,7 +326,7 @@ def _check_range(images: Mapping[str, Tensor], data_range: float) -> None:
 
 
 def _advice(low: float, high: float) -> str:
-    if low < 0 and low >= -1 - _SLACK and high <= 1 + _SLACK and low < -0.5:
+    if -1 - _SLACK <= low < -0.5 and high <= 1 + _SLACK:
         return "for images in [-1, 1], pass (image + 1) / 2 with data_range=1"
     if low >= 0 and 2 < high <= 255:
         return "for images in [0, 255], pass data_range=255"

@@ -109,6 +109,9 @@ def test_devices_must_agree() -> None:
 def test_integers_without_a_range_are_refused_with_the_fix() -> None:
     with pytest.raises(TypeError, match="data_range=255"):
         pair(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+    # Nothing says how many of a wider integer's levels are in use.
+    with pytest.raises(TypeError, match="data_range=the value of white"):
+        pair(torch.zeros(1, 3, 32, 32, dtype=torch.int16))
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.complex64])
@@ -132,6 +135,13 @@ def test_only_tensors_are_taken() -> None:
         (0.0, 1024.0, 1.0, "for 12 / 16-bit images, pass data_range=4095 / data_range=65535"),
         (0.0, 1.01, 1.0, 'from 0 to 1.01: .*"clamp"'),
         (-0.01, 1.0, 1.0, 'from -0.01 to 1: .*"clamp"'),
+        # Neither of images in [-1, 1] nor of images with more levels.
+        (-0.4, 1.0, 1.0, 'from -0.4 to 1: pass the right data_range, or .*"clamp"'),
+        (-1.0, 1.5, 1.0, 'from -1 to 1.5: pass the right data_range, or .*"clamp"'),
+        (-2.0, 1.0, 1.0, 'from -2 to 1: pass the right data_range, or .*"clamp"'),
+        (0.0, 2.0, 1.0, 'from 0 to 2: pass the right data_range, or .*"clamp"'),
+        (-9.0, 255.0, 1.0, 'from -9 to 255: pass the right data_range, or .*"clamp"'),
+        (0.0, 1e6, 1.0, r'from 0 to 1e\+06: pass the right data_range, or .*"clamp"'),
     ],
 )
 @pytest.mark.parametrize("place", ["preds", "target"])
@@ -148,6 +158,7 @@ def test_out_of_range_states_values_and_fix(
 
 def test_rounding_is_no_error() -> None:
     pair(torch.full((1, 3, 32, 32), 1 + 1e-6))
+    pair(torch.full((1, 3, 32, 32), -1e-6))
 
 
 @pytest.mark.parametrize("place", ["preds", "target"])
@@ -261,6 +272,7 @@ def test_weight_may_be_boolean_or_shared() -> None:
         (torch.full((2, 1, 32, 32), float("nan")), ValueError, "finite"),
         (torch.full((2, 1, 32, 32), float("inf")), ValueError, "finite"),
         (torch.ones(2, 1, 32, 32, device="meta"), ValueError, "meta"),
+        (torch.ones(2, 1, 32, 32, dtype=torch.complex64), TypeError, "real or boolean"),
         (1.0, TypeError, "tensor"),
     ],
 )
