@@ -91,6 +91,17 @@ def test_score_is_that_of_the_relation_with_all_options(pair: tuple[Tensor, Tens
     assert torch.equal(score, relate(*pair, **options).score)  # type: ignore[arg-type]
 
 
+def test_the_weighted_score_is_that_of_the_weighted_place() -> None:
+    """Noise on the left of one image, on the right of the other."""
+    generator = torch.Generator().manual_seed(0)
+    clean = torch.linspace(0.2, 0.8, 128).expand(1, 3, 128, 128)
+    noisy = (clean + 0.1 * torch.randn(clean.shape, generator=generator)).clamp(0, 1)
+    left = (torch.arange(128) < 64).expand(1, 1, 128, 128)
+    preds, target = torch.where(left, noisy, clean), torch.where(left, clean, noisy)
+    assert relational_score(preds, target, weight=left) < 0
+    assert relational_score(preds, target, weight=~left) > 0
+
+
 @pytest.mark.parametrize("function", [*REDUCED, distortion_maps, relate])
 def test_autocast_changes_nothing(function: object, pair: tuple[Tensor, Tensor]) -> None:
     plain = function(*pair)  # type: ignore[operator]

@@ -12,7 +12,7 @@ from cases import CASES, mean_distance, mean_score, pairs, profile, triples, wil
 from tester import Case, assert_close, flat
 from torchmetrics import MetricCollection
 
-from relqa_loss import CHANNELS, functional
+from relqa_loss import CHANNELS, functional, relational_distance, relational_score
 from relqa_loss.metrics import (
     DistortionProfile,
     RelationalDistance,
@@ -71,6 +71,20 @@ def test_options_reach_the_network(case: Case) -> None:
         case.read(case.filled(clamped)),
         "clamp",
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "function"),
+    [(RelationalDistance, relational_distance), (RelationalScore, relational_score)],
+)
+def test_weights_reach_distance_and_score(kind: Any, function: Any) -> None:
+    options = {"weights": "relqa-nano", "channel_weights": {"noise": 9.0}}
+    batch = pairs()[0]
+    value = kind(**options)(**batch)
+    torch.testing.assert_close(value, function(**batch, **options))
+    for name in options:
+        without = {key: option for key, option in options.items() if key != name}
+        assert not torch.allclose(value, function(**batch, **without), rtol=1e-3)
 
 
 def test_channel_weights_reach_the_preference() -> None:

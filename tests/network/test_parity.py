@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from relqa_loss.network import NetworkConfig, ParityNetwork, freeze, load_pretrained
-from relqa_loss.network.model import LEAST_SHARE, prevailing_sign
+from relqa_loss.network.model import _SHARE_EPS, LEAST_SHARE, prevailing_sign
 
 NETWORKS = (
     "shipped",
@@ -353,6 +353,37 @@ def test_parts_equal_the_whole(network: ParityNetwork) -> None:
         assert torch.equal(whole.distance, network.distance(encodings[0], image, factors, cells))
         plain = network(reference, image, weight=cells).distance
         assert torch.equal(plain, network.distance(encodings[0], image, weight=cells))
+
+
+def test_channel_weights_are_their_formula(network: ParityNetwork) -> None:
+    reference, image = (each.double() for each in images(15, 2, 2, 3, 48, 64))
+    network = copy.deepcopy(network).double()
+    factors = torch.linspace(0, 3, len(network.channels), dtype=torch.float64)
+    encoding = network.encode(reference)
+
+    def by_hand(image: Tensor) -> Tensor:
+        amount = network.distortion_maps(reference, image).abs()
+        kept = torch.ones(2, 1, 12, 16, dtype=torch.float64)
+        added = torch.zeros_like(kept)
+        for index, factor in enumerate(factors.tolist()):
+            # Nothing is gained by posing as a channel of little weight.
+            share = (amount[:, index] / (amount.sum(1) + _SHARE_EPS)).detach()
+            kept[:, 0] -= max(0.0, 1 - factor) * share
+            added = added + max(0.0, factor - 1) * amount[:, index : index + 1]
+        return network.density(encoding, image) * kept.clamp(min=LEAST_SHARE) + added
+
+    with torch.no_grad():
+        where = network.distance_map(encoding, network.encode(image), factors)
+        torch.testing.assert_close(where, by_hand(image))
+    one, other = (image.clone().requires_grad_() for _ in range(2))
+    found = network.distance(encoding, one, factors)
+    expected = by_hand(other)
+    cells = (1, 2, 3)
+    expected = network.pooled(expected.mean(cells), expected.square().mean(cells))
+    torch.testing.assert_close(found, expected)
+    for value in (found, expected):
+        value.sum().backward()
+    torch.testing.assert_close(one.grad, other.grad)
 
 
 def test_streams_keep_their_parity(network: ParityNetwork) -> None:
