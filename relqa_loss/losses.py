@@ -137,10 +137,19 @@ class _Loss(nn.Module):
             data_range=self.data_range,
             on_out_of_range=self.on_out_of_range,
         )
-        self._check_device(image)
+        self._check_network(image)
         return image, reference
 
-    def _check_device(self, image: Tensor) -> None:
+    def _check_network(self, image: Tensor) -> None:
+        dtype = self.network.scale.dtype
+        # FSDP writes to the data of buffers, which :meth:`_apply` knows nothing of. All would be
+        # computed in half precision, small errors of the images lost.
+        if dtype not in {torch.float32, torch.float64}:
+            raise ValueError(
+                f"the weights of the loss were rounded to {dtype}, as FSDP does with a "
+                "buffer_dtype in its MixedPrecision: leave that out, pass ignored_modules=[loss] "
+                "to FSDP, or keep the loss out of the module that is wrapped"
+            )
         # Layers would complain of each other, each kind of device in its own words.
         here = self.network.scale.device
         if image.device != here:
@@ -297,7 +306,7 @@ class RelationalLoss(_Loss):
             data_range=self.data_range,
             on_out_of_range=self.on_out_of_range,
         )
-        self._check_device(reference)
+        self._check_network(reference)
         with full_precision(reference):
             return encode_reference(self.network, reference.clone(), structure=False)
 
@@ -331,7 +340,7 @@ class RelationalLoss(_Loss):
             data_range=self.data_range,
             on_out_of_range=self.on_out_of_range,
         )
-        self._check_device(image)
+        self._check_network(image)
         count = encoding.image.shape[0]
         if tuple(image.shape[-2:]) != encoding.size or count not in {1, image.shape[0]}:
             raise ValueError(
@@ -534,7 +543,7 @@ class PreferenceLoss(_Loss):
             data_range=self.data_range,
             on_out_of_range=self.on_out_of_range,
         )
-        self._check_device(image)
+        self._check_network(image)
         values = preference_values(
             self.network,
             image,

@@ -353,6 +353,17 @@ def test_a_parents_half_keeps_the_weights(loss: Loss) -> None:
     assert torch.equal(loss(*pair()), before)
 
 
+def test_weights_that_were_rounded_are_refused(loss: Loss) -> None:
+    """FSDP writes to the data of the buffers, past all methods of a module."""
+    for buffer in loss.buffers():
+        buffer.data = buffer.data.to(torch.bfloat16)
+    with pytest.raises(ValueError, match=r"rounded to torch\.bfloat16.*buffer_dtype"):
+        loss(*pair())
+    if isinstance(loss, RelationalLoss):
+        with pytest.raises(ValueError, match=r"rounded to torch\.bfloat16"):
+            loss.encode(pair()[1])
+
+
 def _again(module: nn.Module) -> None:
     """What initialisers do to the layers that they know, by class or by its name."""
     known = type(module).__name__
