@@ -116,7 +116,7 @@ def prepare_image(
     """One image, as :func:`prepare_pair` prepares two; ``name`` is what errors call it."""
     _check_tensor(image, name, data_range)
     scaled = in_unit_range(image, data_range, dtype)
-    if on_out_of_range == "raise" and _readable(scaled):
+    if on_out_of_range == "raise" and readable(scaled):
         _check_range({name: scaled}, data_range)
     return _finish(scaled, on_out_of_range)
 
@@ -147,7 +147,7 @@ def prepare_weight(weight: Tensor | None, like: Tensor) -> Tensor | None:
     if weight.device != like.device:
         raise ValueError(f"weight is on {weight.device}, the images are on {like.device}")
     weight = weight.to(like.dtype)
-    if _readable(weight):
+    if readable(weight):
         low, high = (
             float(value) for value in torch.stack(weight.as_subclass(Tensor).aminmax()).tolist()
         )
@@ -224,7 +224,7 @@ def _prepare_images(
 ) -> list[Tensor]:
     _check_images(images, data_range)
     scaled = {name: in_unit_range(image, data_range, dtype) for name, image in images.items()}
-    if on_out_of_range == "raise" and all(map(_readable, scaled.values())):
+    if on_out_of_range == "raise" and all(map(readable, scaled.values())):
         _check_range(scaled, data_range)
     return [_finish(image, on_out_of_range) for image in scaled.values()]
 
@@ -297,7 +297,7 @@ def _finish(image: Tensor, on_out_of_range: str) -> Tensor:
     return image.expand(-1, 3, -1, -1) if image.shape[1] == 1 else image
 
 
-def _readable(values: Tensor) -> bool:
+def readable(values: Tensor) -> bool:
     """Whether values can be looked at: not while compiling, exporting, vmapping or faking, nor
     while a CUDA graph is being captured."""
     if torch.compiler.is_compiling():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ from relqa_loss._inputs import (
     prepare_pair,
     prepare_triple,
     prepare_weight,
+    readable,
     reduce_batch,
 )
 from relqa_loss._pairs import encode_reference, relations
@@ -48,6 +50,8 @@ class _Loss(nn.Module):
     """A frozen network and the options that all losses share."""
 
     factors: Tensor | None
+    _seen: Tensor
+    """The network's scale when the weights were last known to be right."""
 
     def __init__(
         self,
@@ -71,6 +75,7 @@ class _Loss(nn.Module):
         with torch.inference_mode(False):
             tensor = torch.tensor(factors, device="cpu", dtype=torch.float32)
         self.register_buffer("factors", tensor if self.channel_weights else None, persistent=False)
+        self._magnitude, self._seen = self._measure_weights(), self.network.scale
         super().train(False)
 
     @property
@@ -140,6 +145,10 @@ class _Loss(nn.Module):
         self._check_network(image)
         return image, reference
 
+    def _measure_weights(self) -> float:
+        """One number of all weights: another one, and they are others."""
+        return float(sum(each.detach().cpu().double().abs().sum() for each in self.buffers()))
+
     def _check_network(self, image: Tensor) -> None:
         dtype = self.network.scale.dtype
         # FSDP writes to the data of buffers, which :meth:`_apply` knows nothing of. All would be
@@ -150,6 +159,16 @@ class _Loss(nn.Module):
                 "buffer_dtype in its MixedPrecision: leave that out, pass ignored_modules=[loss] "
                 "to FSDP, or keep the loss out of the module that is wrapped"
             )
+        # Frameworks that load checkpoints put other tensors in the place of buffers. Nothing is
+        # worked out while the tensor is the same one, and compiled code does not look at all.
+        if readable(self.network.scale) and self.network.scale is not self._seen:
+            if not math.isclose(self._measure_weights(), self._magnitude, rel_tol=1e-6):
+                raise ValueError(
+                    "the weights of the loss were replaced, as from_pretrained of transformers "
+                    "does with all that is in no checkpoint: build the loss anew once the model "
+                    "is loaded, or keep it out of the model"
+                )
+            self._seen = self.network.scale
         # Layers would complain of each other, each kind of device in its own words.
         here = self.network.scale.device
         if image.device != here:

@@ -364,6 +364,21 @@ def test_weights_that_were_rounded_are_refused(loss: Loss) -> None:
             loss.encode(pair()[1])
 
 
+@pytest.mark.parametrize("filler", [0.0, 1e29, float("nan")])
+def test_weights_that_were_replaced_are_refused(loss: Loss, filler: float) -> None:
+    """``from_pretrained`` of transformers gives what is in no checkpoint memory without values."""
+    for module in loss.modules():
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, buffer.clone())
+    assert loss(*pair()).isfinite()  # the same values in other tensors
+    for module in loss.modules():
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, torch.full_like(buffer, filler))
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"weights of the loss were replaced.*from_pretrained"):
+            loss(*pair())
+
+
 def _again(module: nn.Module) -> None:
     """What initialisers do to the layers that they know, by class or by its name."""
     known = type(module).__name__
