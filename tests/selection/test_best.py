@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -34,15 +35,16 @@ def test_nan_and_infinity_never_win(tmp_path: Path) -> None:
             assert not best.update(value, state(step), step=step)
         assert best.value is None
         assert not best.path.exists()
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(FileNotFoundError, match="no checkpoint has been saved yet"):
             best.load()
         assert best.update(1.0, state(3), step=3)
         assert not best.update(math.nan, state(4), step=4)
         assert best.step == 3
 
 
-def test_tie_keeps_the_earliest(tmp_path: Path) -> None:
-    best = BestCheckpoint(tmp_path / "best.safetensors")
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_tie_keeps_the_earliest(tmp_path: Path, mode: Literal["min", "max"]) -> None:
+    best = BestCheckpoint(tmp_path / "best.safetensors", mode=mode)
     assert best.update(0.5, state(0), step=0)
     assert not best.update(0.5, state(1), step=1)
     assert best.step == 0

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relqa_loss.selection.comparison import Comparison, Measured, compare
+from relqa_loss.selection.statistics import paired_interval
 
 CHANNELS = ("noise", "ringing")
 
@@ -65,14 +67,51 @@ def test_a_missing_hard_image_wins_nothing() -> None:
     assert found.standings[1].shared == found.duels["whole"]["gap"].images == 2
     assert found.standings[1].gain is not None
     assert found.standings[1].gain.mean == -0.25
-    assert "(95%, 2 images)" in found.reason
+    assert found.reason.endswith("better than gap by 0.25 [0.25, 0.25] (95%, 2 images)")
+
+
+def test_the_recommended_one_may_lack_images_that_others_have() -> None:
+    candidates = {"whole": results([2.0, 3.0, 9.0]), "gap": results([1.0, 1.0])}
+    found = compare(candidates, ["0", "1", "2"], CHANNELS, coverage=0.5)
+    assert found.recommended == "gap"
+    assert (found.standings[1].images, found.standings[1].shared) == (3, 2)
+    assert found.standings[1].gain is not None
+    assert found.standings[1].gain.mean == -1.5
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_gains_are_paired_intervals_under_the_options_given(mode: Literal["min", "max"]) -> None:
+    good, bad = [0.5, 0.25, 1.0, 0.75, 0.0], [1.0, 1.25, 1.5, 0.5, 0.75]
+    if mode == "max":
+        good, bad = [-v for v in good], [-v for v in bad]
+    options = {"confidence": 0.5, "resamples": 7, "seed": 3}
+    found = compare(
+        {"good": results(good), "bad": results(bad)},
+        list("01234"),
+        CHANNELS,
+        mode=mode,
+        **options,  # type: ignore[arg-type]
+    )
+    sign = -1 if mode == "min" else 1
+    expected = paired_interval(
+        [sign * v for v in bad],
+        [sign * v for v in good],
+        **options,  # type: ignore[arg-type]
+    )
+    assert found.recommended == "good"
+    assert found.standings[1].gain == expected
+    assert found.duels["good"]["bad"].lead == -expected.mean
+    assert found.duels["good"].keys() == {"bad"}
+    # Each lead is over both of them, itself included.
+    assert [s.lead for s in found.standings] == [-expected.mean / 2, expected.mean / 2]
 
 
 def test_who_has_too_few_images_is_no_candidate() -> None:
     candidates = {"whole": results([1.0] * 10), "part": results([0.5] * 8), "none": {}}
     found = compare(candidates, [str(i) for i in range(10)], CHANNELS)
     assert ranking(found) == ["part", "whole", "none"]
-    assert found.recommended == "whole"
+    # One that is no candidate is no rival, however good its scores.
+    assert (found.recommended, found.rival) == ("whole", None)
     reasons = {standing.name: standing.rejected for standing in found.standings}
     assert reasons["part"] == "not a candidate: 8 of 10 images can be used"
     assert reasons["none"] == "not a candidate: 0 of 10 images can be used"
@@ -89,7 +128,7 @@ def test_a_veto_prevents_a_known_bad_choice() -> None:
         "ringing": results([1.0, 2.0], 0.2),
     }
     free = compare(candidates, ["0", "1"], CHANNELS)
-    assert free.recommended == "ringing"
+    assert (free.recommended, free.baseline) == ("ringing", None)
     found = compare(candidates, ["0", "1"], CHANNELS, veto={"ringing": 0.05})
     assert (found.recommended, found.rival, found.baseline) == ("sober", "ringing", "start")
     assert found.reason == (
@@ -99,6 +138,32 @@ def test_a_veto_prevents_a_known_bad_choice() -> None:
     )
     other = compare(candidates, ["0", "1"], CHANNELS, veto={"ringing": 0.05}, baseline="ringing")
     assert other.recommended == "ringing"
+    # One without images has no profile to compare with.
+    empty = compare({"none": {}, **candidates}, ["0", "1"], CHANNELS, veto={"ringing": 0.05})
+    assert (empty.recommended, empty.baseline) == ("sober", "start")
+
+
+def test_the_rival_is_the_one_to_be_told_apart_from() -> None:
+    """A vetoed one only if its scores are better; without a recommendation there is none."""
+    candidates = {
+        "start": results([3.0, 4.0], 0.01),
+        "sober": results([2.0, 3.0], 0.02),
+        "ringing": results([5.0, 6.0], 0.2),
+    }
+    veto = {"ringing": 0.05}
+    found = compare(candidates, ["0", "1"], CHANNELS, veto=veto)
+    assert (found.recommended, found.rival) == ("sober", "start")
+    del candidates["start"]
+    found = compare(candidates, ["0", "1"], CHANNELS, veto=veto)
+    assert (found.recommended, found.rival) == ("sober", None)
+    assert found.reason == (
+        "sober is recommended: mean distance 2.5, the best of 2 candidates (1 ruled out)"
+    )
+    # The baseline itself may lack images.
+    candidates = {"part": results([1.0]), "whole": results([2.0, 2.0], 0.5)}
+    found = compare(candidates, ["0", "1"], CHANNELS, veto=veto)
+    assert (found.recommended, found.rival) == (None, None)
+    assert found.standings[1].rejected == ("vetoed: more ringing than part by 0.5 (tolerance 0.05)")
 
 
 def test_nan_never_wins() -> None:
@@ -123,10 +188,23 @@ def test_the_earliest_within_the_noise() -> None:
     # "early" is worse than "last" on every image, "late" is so only on average.
     assert (found.recommended, found.rival) == ("late", "last")
     assert "the earliest within the noise of last of 3 candidates" in found.reason
+    del candidates["late"]
+    assert compare(candidates, keys, CHANNELS, rule="earliest").recommended == "last"
+
+
+@pytest.mark.parametrize("shared", [0, 1])
+def test_noise_is_not_told_from_fewer_than_two_images(shared: int) -> None:
+    candidates = {
+        "early": results({"2": 2.0, **dict.fromkeys("01"[:shared], 2.0)}),
+        "late": results({"0": 1.0, "1": 1.0}),
+        "bridge": results({"0": 1.5, "1": 1.5, "2": 1.5}),
+    }
+    found = compare(candidates, list("012"), CHANNELS, rule="earliest", coverage=0)
+    assert found.recommended == "late"
 
 
 def test_a_single_candidate_and_strangers() -> None:
-    alone = compare({"only": results([1.0])}, ["0"], CHANNELS)
+    alone = compare({"only": results([1.0])}, ["0"], CHANNELS, coverage=1)
     assert alone.reason == "only is recommended, as the only candidate: mean distance 1"
     # Nothing in common: nothing to compare, and the one with the more images leads by default.
     found = compare(

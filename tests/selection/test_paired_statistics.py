@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relqa_loss.selection import statistics
-from relqa_loss.selection.statistics import paired_interval
+from relqa_loss.selection.statistics import Interval, paired_interval
 
 SCORES = st.lists(
     st.tuples(st.floats(-10, 10, width=32), st.floats(-10, 10, width=32)), min_size=2, max_size=30
@@ -55,6 +55,23 @@ def test_covers_the_truth_about_as_often_as_it_says() -> None:
     assert 0.82 <= covered / 200 <= 0.96
 
 
+@pytest.mark.parametrize("confidence", [0.5, 0.95])
+def test_ends_are_percentiles_of_resampled_means(confidence: float) -> None:
+    first, second = np.random.default_rng(0).random((2, 12))
+    drawn = np.random.default_rng(5).integers(12, size=(501, 12))
+    means = np.mean((first - second)[drawn], axis=1)
+    expected = np.percentile(means, [50 - 50 * confidence, 50 + 50 * confidence])
+    found = paired_interval(first, second, confidence=confidence, resamples=501, seed=5)  # type: ignore[arg-type]
+    assert (found.low, found.high) == pytest.approx(tuple(expected))
+
+
+def test_an_interval_that_ends_at_zero_covers_it() -> None:
+    for low, high in ((-1, 0), (0, 1), (0, 0), (-1, 1)):
+        assert Interval(0.0, low, high).covers_zero
+    for low, high in ((0.1, 2), (-2, -0.1)):
+        assert not Interval(0.0, low, high).covers_zero
+
+
 def test_depends_on_its_arguments_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = np.random.default_rng(0).random((2, 30)).tolist()
     np.random.seed(7)  # noqa: NPY002 - the global state is what is looked at
@@ -64,9 +81,10 @@ def test_depends_on_its_arguments_alone(monkeypatch: pytest.MonkeyPatch) -> None
     assert (np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before  # noqa: NPY002
     assert paired_interval(first, second, resamples=300) == once
     assert paired_interval(first, second, resamples=300, seed=1) != once
-    # Blocks bound the memory and change nothing.
-    monkeypatch.setattr(statistics, "_BLOCK", 70)
-    assert paired_interval(first, second, resamples=300) == once
+    # Blocks bound the memory and change nothing, with a rest at the end or smaller than a resample.
+    for block in (70, 210, 7):
+        monkeypatch.setattr(statistics, "_BLOCK", block)
+        assert paired_interval(first, second, resamples=300) == once
 
 
 def test_one_image_says_nothing_about_noise() -> None:
@@ -81,7 +99,13 @@ def test_refusals() -> None:
         paired_interval([], [])
     with pytest.raises(ValueError, match="finite"):
         paired_interval([1, math.nan], [1, 2])
-    with pytest.raises(ValueError, match="confidence"):
-        paired_interval([1], [1], confidence=95)
+    with pytest.raises(ValueError, match=r"\(1, 2\) and \(1, 2\)"):
+        paired_interval([[1, 2]], [[1, 2]])  # type: ignore[list-item]
+    for confidence in (95, 1, 0):
+        with pytest.raises(ValueError, match="confidence"):
+            paired_interval([1], [1], confidence=confidence)
     with pytest.raises(ValueError, match="resamples"):
         paired_interval([1], [1], resamples=0)
+    with pytest.raises(ValueError, match="seed must be at least 0"):
+        paired_interval([1], [1], seed=-1)
+    assert paired_interval([3, 5], [1, 3], resamples=1) == (2, 2, 2)

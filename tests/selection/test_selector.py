@@ -120,6 +120,10 @@ def test_pairing_is_by_key_whatever_the_order() -> None:
         one = first.update(step, row)
         other = second.update(step, dict(reversed(row.items())))
         assert one == other
+    mixed = CheckpointSelector()
+    mixed.update(0, rows[0])
+    assert mixed.update(1, dict(reversed(rows[1].items()))) == one
+    assert mixed.entries == first.entries
     for wrong in ({"a": 1, "b": 1}, {"a": 1, "b": 1, "d": 1}, [1, 1, 1]):
         with pytest.raises(ValueError, match="same images"):
             first.update(9, wrong)
@@ -163,6 +167,27 @@ def test_score_of_one_image_has_no_interval() -> None:
     assert decision.reason == (
         "step 1: mean score -0.25, better than step 0 by 0.25 (1 image: noise unknown)"
     )
+
+
+def test_intervals_are_under_the_options_given() -> None:
+    first, gain = np.random.default_rng(0).random((2, 20))
+    options = {"confidence": 0.5, "resamples": 7, "seed": 3}
+    selector = CheckpointSelector(**options)  # type: ignore[arg-type]
+    selector.update(0, first)
+    reason = selector.update(1, first - gain).reason
+    found = paired_interval(gain, 0 * gain, **options)  # type: ignore[arg-type]
+    assert reason.endswith(
+        f"better than step 0 by {found.mean:.2g} [{found.low:.2g}, {found.high:.2g}] "
+        "(50%, 20 images)"
+    )
+
+
+def test_scores_too_large_for_a_mean_never_win() -> None:
+    for mode in ("min", "max"):
+        selector = CheckpointSelector(mode=mode)  # type: ignore[arg-type]
+        reason = selector.update(0, [1e308, 1e308]).reason
+        assert "not a candidate: the mean of its scores is not finite" in reason
+        assert selector.update(1, [0.5, 0.5]).chosen
 
 
 # --- Vetoes --------------------------------------------------------------------------------------
