@@ -292,8 +292,6 @@ def _rival(
             break
         if (rejected[name] or "").startswith("vetoed"):
             return name
-    if chosen != best:
-        return best
     others = [name for name in order if name != chosen and rejected[name] is None]
     return others[0] if others else None
 
