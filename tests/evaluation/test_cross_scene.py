@@ -51,6 +51,22 @@ def test_ties_count_half_and_intervals_repeat() -> None:
     assert share_ordered(values, table, seed=1) == share_ordered(values, table, seed=1)
 
 
+@pytest.mark.parametrize("level", [0.5, 0.9])
+def test_ends_are_percentiles_of_resampled_scenes(level: float) -> None:
+    judged, values = np.random.default_rng(0).random((2, 20))
+    scenes = np.arange(20) // 4
+    table = pair_table(judged[:, None], scenes.tolist(), [0] * 20, same_kind=True)
+    shares = []
+    for row in np.random.default_rng(3).integers(0, 5, (50, 5)):
+        images = np.concatenate([np.flatnonzero(scenes == scene) for scene in row])
+        pairs = [(i, j) for i in images for j in images if table.order[i, j] > 0]
+        if pairs:
+            shares.append(np.mean([values[i] > values[j] for i, j in pairs]))
+    expected = np.percentile(shares, [50 - 50 * level, 50 + 50 * level])
+    found = share_ordered(values, table, samples=50, seed=3, level=level)
+    assert (found.low, found.high) == pytest.approx(tuple(expected))
+
+
 @pytest.mark.parametrize(
     ("judged", "scenes", "sentence"),
     [

@@ -294,6 +294,23 @@ def test_live_with_vectors_that_do_not_fit(live: Callable[..., Path]) -> None:
         read_dataset(live(scores=9))
 
 
+def test_live_without_the_images_of_a_folder(live: Callable[..., Path]) -> None:
+    root = live()
+    for path in (root / "wn").iterdir():
+        path.unlink()
+    with pytest.raises(ValueError, match=r"has 10 scores .* the folders have 8 images"):
+        read_dataset(root)
+
+
+def test_live_without_a_vector(live: Callable[..., Path]) -> None:
+    from scipy.io import savemat
+
+    root = live()
+    savemat(root / "dmos_realigned.mat", {"dmos_new": np.zeros((1, 10))})
+    with pytest.raises(ValueError, match=r"has no variable orgs, only dmos_new$"):
+        read_dataset(root)
+
+
 def test_live_names_a_missing_image(live: Callable[..., Path]) -> None:
     root = live()
     (root / "wn" / "img1.bmp").unlink()
@@ -409,6 +426,35 @@ def test_a_name_that_several_images_bear(tmp_path: Path) -> None:
     touch(tree.write(tmp_path) / "compressed" / "2" / "1.png")
     with pytest.raises(ValueError, match=r"line 3: several images fit '1.png'"):
         read_dataset(tmp_path)
+
+
+def test_the_end_of_a_path_tells_which_of_several_images(tmp_path: Path) -> None:
+    [tree] = [tree for tree in TREES if tree.kind == "cid22"]
+    root = tree.write(tmp_path)
+    touch(root / "compressed" / "2" / "avif-60.png")
+    labels = root / tree.labels
+    before = labels.read_text()
+    for folder in ("1", "2"):
+        labels.write_text(before.replace("1/avif-60.png", f"{folder}/avif-60.png"))
+        assert read_dataset(root).pairs[1].distorted == (
+            root / "compressed" / folder / "avif-60.png"
+        )
+    # Of a name that only one bears, folders that are called otherwise do not matter.
+    (root / "compressed" / "2" / "avif-60.png").unlink()
+    assert read_dataset(root).pairs[1].distorted == root / "compressed" / "1" / "avif-60.png"
+
+
+def test_rows_of_a_spreadsheet(tmp_path: Path) -> None:
+    """Empty ones do not count, and trailing cells that are optional may be gone."""
+    path = TREES[-1].write(tmp_path)
+    text = path.read_text()
+    path.write_text(text + ",,,\n \na.png,b/d.jpg,4\n,,,\n")
+    assert [(p.score, p.type) for p in read_dataset(path).pairs] == [
+        (3.5, "blur"), (2, ""), (4, ""),
+    ]  # fmt: skip
+    path.write_text(text + "a.png,,4,\n")
+    with pytest.raises(ValueError, match=r"line 4: no value for distorted"):
+        read_dataset(path)
 
 
 def test_folders_that_lie_elsewhere(bapps: Path, tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ def test_resamples_are_what_they_stand_for(scenes: bool) -> None:
     """Multiplicities give the figures of the repeated sample."""
     x, y = sample(1, count=30)
     labels = [k // 5 for k in range(30)] if scenes else list(range(30))
+    mapped = fit_logistic(x, y)(x)
     drawn = np.random.default_rng(3).integers(0, len(set(labels)), (4, len(set(labels))))
     figures: list[list[float]] = []
     for row in drawn:
@@ -61,13 +62,25 @@ def test_resamples_are_what_they_stand_for(scenes: bool) -> None:
             [
                 scipy.stats.spearmanr(x[index], y[index]).statistic,
                 scipy.stats.kendalltau(x[index], y[index]).statistic,
+                scipy.stats.pearsonr(mapped[index], y[index]).statistic,
+                np.sqrt(np.polyfit(mapped[index], y[index], 1, full=True)[1][0] / len(index)),
             ]
         )
     found = agreement(x, y, samples=4, seed=3, scenes=labels if scenes else None, level=0.999999)
-    for k, figure in enumerate((found.srcc, found.krcc)):
+    for k, figure in enumerate((found.srcc, found.krcc, found.plcc, found.rmse)):
         column = [row[k] for row in figures]
         assert figure.low == pytest.approx(min(column), abs=1e-5)
         assert figure.high == pytest.approx(max(column), abs=1e-5)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.95])
+def test_ends_are_percentiles_of_the_resamples(level: float) -> None:
+    a, b, votes = np.random.default_rng(0).random((3, 30))
+    right = np.where(a < b, 1 - votes, votes)
+    drawn = np.random.default_rng(3).integers(0, 30, (200, 30))
+    expected = np.percentile(right[drawn].mean(1), [50 - 50 * level, 50 + 50 * level])
+    figure = two_alternative(a, b, votes, samples=200, seed=3, level=level)
+    assert (figure.low, figure.high) == pytest.approx(tuple(expected))
 
 
 @settings(max_examples=40, deadline=None)
@@ -151,11 +164,13 @@ def test_constants_have_no_correlation() -> None:
         ([1, 2, 3, 4, 5], [1, 2, 3, 4], "one length"),
         ([1, 2, 3, 4], [1, 2, 3, 4], "at least 5 pairs, got 4"),
         ([1, 2, 3, 4, np.inf], [1, 2, 3, 4, 5], "finite"),
+        ([1, 2, 3, 4, 5], [1, 2, 3, 4, np.nan], "finite"),
     ],
 )
 def test_wrong_input(x: list[float], y: list[float], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        agreement(x, y)
+    for function in (agreement, srcc):
+        with pytest.raises(ValueError, match=message):
+            function(x, y)
 
 
 def test_wrong_options() -> None:
@@ -164,8 +179,10 @@ def test_wrong_options() -> None:
         agreement(x, y, scenes=[1, 2])
     with pytest.raises(ValueError, match="samples must be at least 1"):
         agreement(x, y, samples=0)
-    with pytest.raises(ValueError, match="level must be in"):
-        agreement(x, y, level=95)
+    assert agreement(x, y, samples=1).count == 60
+    for level in (95, 1, 0):
+        with pytest.raises(ValueError, match="level must be in"):
+            agreement(x, y, samples=2, level=level)
 
 
 @pytest.mark.parametrize(("start", "end"), [(9, 1), (1, 9)])
@@ -251,7 +268,9 @@ def test_rates_of_false_alarms() -> None:
     assert williams_ <= 12
 
 
-@pytest.mark.parametrize("r", [(0.4, 0.5, 0.1, 103), (0.9, 0.85, 0.95, 30), (-0.2, 0.3, 0.0, 8)])
+@pytest.mark.parametrize(
+    "r", [(0.4, 0.5, 0.1, 103), (0.9, 0.85, 0.95, 30), (-0.2, 0.3, 0.0, 8), (0.4, 0.5, 0.1, 4)]
+)
 def test_williams_by_its_matrix(r: tuple[float, float, float, int]) -> None:
     """The statistic written with the determinant, its distribution by SciPy."""
     a, b, ab, n = r
@@ -262,6 +281,12 @@ def test_williams_by_its_matrix(r: tuple[float, float, float, int]) -> None:
         / (2 * (n - 1) / (n - 3) * determinant + ((a + b) / 2) ** 2 * (1 - ab) ** 3)
     )
     assert williams(*r) == pytest.approx(2 * scipy.stats.t.sf(abs(t), n - 3))
+
+
+def test_a_metric_and_its_opposite_differ_for_sure() -> None:
+    x, y = sample(0)
+    assert compare(x, -x, y, samples=2).p_williams == 0
+    assert williams(0.5, -0.5, -1.0, 30) == 0
 
 
 def test_williams_refuses_what_is_no_correlation() -> None:

@@ -89,7 +89,7 @@ def _read(root: Path, kind: str, scale: str) -> OpinionDataset:
 
 
 def _reference_of(stem: str, unrated: Sequence[str], line: Line) -> str:
-    begin = [s for s in unrated if s != stem and stem.startswith(s)]
+    begin = [s for s in unrated if stem.startswith(s)]
     if not begin:
         raise FileNotFoundError(
             f"{line}: no reference whose name begins that of {stem!r}; add a column 'reference'"

@@ -63,8 +63,7 @@ def read_live(root: Path) -> OpinionDataset:
     for index, (image, kind) in enumerate(images):
         if int(originals[index]):
             continue
-        cell = names[index]
-        reference = folder / str(cell.item() if hasattr(cell, "item") else cell)
+        reference = folder / str(names[index].item())
         for path in (image, reference):
             if not path.is_file():
                 raise FileNotFoundError(f"{labels}, entry {index + 1}: no image {path}")
