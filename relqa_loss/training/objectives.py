@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from relqa_loss.channels import CHANNELS
 from relqa_loss.network.mapper import Streams
 from relqa_loss.network.model import Encoding, ParityNetwork
 from relqa_loss.training.sets import NO_ORDER
@@ -22,6 +23,10 @@ _RELATED = 4  # every fourth image of the ranked sets
 MAP_PARTS = ("network.mapper.", "network.direction_")
 _CLEAR = math.log(1.35)  # by how much a known order should show in the distances
 _KAPPA = 1e-3  # keeps the logarithm of near-threshold distances from ruling the ranking
+_TASTE = tuple(
+    CHANNELS.index(name) for name in ("luminance", "contrast", "saturation", "temperature", "tint")
+)
+_MOST_TASTE = 0.25  # share of a difference that is a matter of taste
 
 
 Learn = Literal["both", "maps", "distance"]
@@ -42,7 +47,7 @@ class ObjectiveWeights:
     consensus: float = 2.0
     direction: float = 0.5
     relative: float = 0.3
-    outputs: float = 0.2
+    outputs: float = 0.5
     anchor: float = 2.0
     far: float = 2.0
     facts: float = 4.0
@@ -197,7 +202,8 @@ class Objectives(nn.Module):
         rows = torch.arange(len(pairs.image)).view(-1, PAIRS_PER_SET)
         first, second = rows[:, :2].flatten(), rows[:, 2:4].flatten()
         _, direction = self._relate(pairs.image[first], pairs.image[second])
-        return _outputs_loss(direction, self._away(pairs, first), self._away(pairs, second))
+        asked = _more_than_taste(pairs.maps[second] - pairs.maps[first])
+        return _outputs_loss(direction, self._away(pairs, first), self._away(pairs, second), asked)
 
     @torch.no_grad()
     def _away(self, pairs: Pairs, rows: Tensor) -> Tensor:
@@ -418,11 +424,21 @@ def _relative_loss(direction: Tensor, ranks: Tensor, first: Tensor, second: Tens
     return _mean(F.softplus(-4 * sign[first, second] * direction), confidence[first, second])
 
 
-def _outputs_loss(direction: Tensor, first: Tensor, second: Tensor) -> Tensor:
+def _more_than_taste(apart: Tensor) -> Tensor:
+    """Which of N×K×h×w differences are not of tones and colours.
+
+    The brighter of two outputs is the better one as often as not, and neither shows which: asked of
+    that, the score unlearns what it knows of tones beside a photograph.
+    """
+    amount = apart.abs().mean((-1, -2))
+    return amount[:, _TASTE].sum(1) < _MOST_TASTE * amount.sum(1)
+
+
+def _outputs_loss(direction: Tensor, first: Tensor, second: Tensor, asked: Tensor) -> Tensor:
     # `first` is the reference of the pair, and both are distances from what neither shows.
     gap = log_distance(first) - log_distance(second)  # positive where `second` is better
     clear = (gap.abs() / _CLEAR).clamp(max=1)
-    return _mean(F.softplus(-4 * gap.sign() * direction), clear)
+    return _mean(F.softplus(-4 * gap.sign() * direction), clear * asked)
 
 
 def anchor_loss(plain: Tensor, distance: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from relqa_loss.training.objectives import (
     _consensus_loss,
     _direction_loss,
     _map_loss,
+    _more_than_taste,
     _outputs_loss,
     _presence_loss,
     _region_loss,
@@ -439,7 +440,9 @@ def test_two_outputs_are_told_apart_by_what_neither_shows(
     noise = torch.rand(batch.pairs.image.shape, generator=generator)
     # How far the images of each set are from its photograph; the fifth row is of two of them.
     away = torch.tensor([0.1, 0.4, 0.3, 0.2, 0.0]).repeat(2)[:, None, None, None]
-    pairs = batch.pairs._replace(image=torch.lerp(batch.pairs.reference, noise, away))
+    maps = torch.zeros_like(batch.pairs.maps)
+    maps[:, CHANNELS.index("noise")] = away[..., 0]
+    pairs = batch.pairs._replace(image=torch.lerp(batch.pairs.reference, noise, away), maps=maps)
     asked = Objectives(objectives.network, learn="maps", two_outputs=True)
     assert "outputs" not in objectives(batch)
     assert "outputs" in asked(batch)
@@ -458,17 +461,31 @@ def test_two_outputs_are_told_apart_by_what_neither_shows(
     for first, second in seen:
         assert torch.equal(first, pairs.image[[0, 1, 5, 6]])
         assert torch.equal(second, pairs.image[[2, 3, 7, 8]])
+    # The first output of each pair is lighter, too: a third of how they differ.
+    maps[[0, 1, 5, 6], CHANNELS.index("luminance")] = 0.1 + 0 * maps[0, 0]
+    assert value(-1.0) == 0.0
 
 
 def test_outputs_as_near_as_each_other_teach_nothing() -> None:
     direction, first = torch.tensor([0.9, -0.9]), torch.tensor([1.0, 1.0])
     second = torch.tensor([1.0, 2.0])  # the first of the second pair is the better one
-    right = _outputs_loss(direction, first, second)
+    both = torch.tensor([True, True])
+    right = _outputs_loss(direction, first, second, both)
     torch.testing.assert_close(
-        right, _outputs_loss(direction * torch.tensor([-1, 1]), first, second)
+        right, _outputs_loss(direction * torch.tensor([-1, 1]), first, second, both)
     )
-    assert right < 0.1 < 1 < _outputs_loss(-direction, first, second)
-    assert float(_outputs_loss(direction, first, first)) == 0.0
+    assert right < 0.1 < 1 < _outputs_loss(-direction, first, second, both)
+    assert float(_outputs_loss(direction, first, first, both)) == 0.0
+    assert float(_outputs_loss(-direction, first, second, ~both)) == 0.0
+
+
+def test_what_is_a_matter_of_taste() -> None:
+    apart = torch.zeros(3, len(CHANNELS), 4, 4)
+    apart[:, CHANNELS.index("sharpness")] = -0.4
+    apart[1, CHANNELS.index("tint"), :2] = 0.2  # of half of the cells: a fifth of all
+    apart[2, CHANNELS.index("contrast")] = 0.3
+    assert _more_than_taste(apart).tolist() == [True, True, False]
+    assert not _more_than_taste(0 * apart).any()
 
 
 def test_identical_images_train_without_nan(objectives: Objectives) -> None:
