@@ -173,7 +173,7 @@ def _decode(path: Path, content: bytes) -> tuple[_Array, tuple[str, ...]]:
             raise ImageReadError(
                 path, f"has {frames} frames (an animation or several pages); give a single image"
             )
-        if image.mode == "F" or image.mode.startswith("I;32"):
+        if image.mode == "F":
             raise ImageReadError(
                 path, "has floating-point samples, whose range is unknown; save it with 16 bits"
             )
@@ -195,7 +195,7 @@ def _decode(path: Path, content: bytes) -> tuple[_Array, tuple[str, ...]]:
             # Pillow unpacks the 12 bits of a TIFF and leaves them at the low end of its 16.
             white = 4095 if _raw_mode(image) == "I;12" else 65535
             image.load()
-            pixels, alpha = _decode_shallow(path, image, white, notes)
+            pixels, alpha = _decode_shallow(image, white, notes)
         # Read after loading: Pillow turns TIFFs by itself and then forgets the tag.
         orientation = _orientation(image, notes)
     if alpha is not None and bool((alpha < 1).any()):
@@ -243,18 +243,16 @@ def _sixteen_bit_colour(path: Path, image: PilImage.Image) -> bool:
     inverted = image.mode in _WITHOUT_CONVERSION and tags.get(_PHOTOMETRIC) == 0
     if (raw in _SWAPPED and not planes) or raw == "LA;16B":
         return True
-    deep = ";16" in raw or any(b > 8 for b in bits)
+    if image.mode == "I":
+        raise ImageReadError(path, "has 32-bit or signed samples; save it with 16 bits")
+    deep = any(b > 8 for b in bits)
     if inverted or (deep and image.mode not in _WITHOUT_CONVERSION):
-        if image.mode == "I":
-            raise ImageReadError(path, "has 32 bits per sample; save it with 16 bits")
         raise ImageReadError(
             path,
             f"has more than 8 bits per sample in a layout ({raw or image.mode}"
             f"{', planar' if planes else ''}{', white is zero' if inverted else ''}) that Pillow "
             "does not read in full; save it as an ordinary 16-bit PNG",
         )
-    if image.mode == "I" and not raw.endswith(("I;16", "I;16B", "I;16N")):
-        raise ImageReadError(path, "has 32 bits per sample; save it with 16 bits")
     return False
 
 
@@ -307,32 +305,32 @@ def _scale_key(image: PilImage.Image) -> None:
     """Scale the transparent grey of 2- and 4-bit PNGs to 8 bits: Pillow scales only the pixels."""
     factor = _GREY_FACTORS.get(_raw_mode(image))
     key = image.info.get("transparency")
-    if factor is not None and isinstance(key, int) and key <= 255 // factor:
+    if factor is not None and isinstance(key, int):
         image.info["transparency"] = factor * key
 
 
 def _decode_shallow(
-    path: Path, image: PilImage.Image, white: int, notes: list[str]
+    image: PilImage.Image, white: int, notes: list[str]
 ) -> tuple[_Array, _Array | None]:
     """8-bit images and deeper grey as H×W×3 and alpha as H×W×1, float32 in [0, 1].
 
     ``white`` is the largest sample of deeper grey.
     """
     key = image.info.get("transparency")
-    if image.mode in _WITHOUT_CONVERSION or image.mode == "I":
+    if image.mode in _WITHOUT_CONVERSION:
         grey = np.asarray(image).astype(np.float32)[..., None]
         alpha = (grey != key).astype(np.float32) if isinstance(key, int) else None
         return np.repeat(grey / white, 3, axis=2), alpha
-    transparent = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or key is not None
+    transparent = image.mode in ("LA", "PA", "RGBA") or key is not None
     alpha = None
     if transparent:
         image = image.convert("RGBA")
         alpha = np.asarray(image)[..., 3:].astype(np.float32) / 255
-    colour = _to_srgb(path, image, notes)
+    colour = _to_srgb(image, notes)
     return np.asarray(colour).astype(np.float32) / 255, alpha
 
 
-def _to_srgb(path: Path, image: PilImage.Image, notes: list[str]) -> PilImage.Image:
+def _to_srgb(image: PilImage.Image, notes: list[str]) -> PilImage.Image:
     if image.mode == "P":
         image = image.convert("RGB")  # its colours are what a profile speaks of
     profile = _foreign_profile(image) if image.mode in ("RGB", "RGBA", "CMYK") else None
@@ -353,10 +351,7 @@ def _to_srgb(path: Path, image: PilImage.Image, notes: list[str]) -> PilImage.Im
             notes.append(f"converted from the colour profile {profile!r} to sRGB")
             assert converted is not None  # not in place
             return converted
-    try:
-        return image.convert("RGB")
-    except ValueError as error:
-        raise ImageReadError(path, f"colour mode {image.mode} cannot be converted") from error
+    return image.convert("RGB")
 
 
 def _foreign_profile(image: PilImage.Image) -> str | None:

@@ -119,6 +119,21 @@ def test_grey_key_of_any_depth(tmp_path: Path, bits: int) -> None:
     assert read_image(path)[0, 0].tolist() == pytest.approx(shown.tolist())
 
 
+@pytest.mark.parametrize("colour_type", [0, 2])
+def test_a_pixel_like_the_key_in_part_is_opaque(
+    tmp_path: Path, samples: Array, colour_type: int
+) -> None:
+    values = samples[..., 0] if colour_type == 0 else samples[..., :3].copy()
+    if colour_type == 2:
+        values[1, 0] = *values[0, 0, :2], values[0, 0, 2] ^ 1
+    key = [int(value) for value in np.atleast_1d(values[0, 0])]
+    loaded = load_image(write(tmp_path / "a.png", png16(values, colour_type, trns(*key))))
+    shown = expected(values)
+    shown[:, 0, 0] = MATTE
+    assert torch.equal(loaded.pixels, shown)
+    assert "transparent in 2%" in loaded.notes[0]
+
+
 @pytest.mark.parametrize("byteorder", ["<", ">"])
 @pytest.mark.parametrize(
     "options", [{}, {"compression": "zlib"}, {"compression": "zlib", "predictor": True}]
@@ -187,6 +202,8 @@ def test_damaged_ppm(tmp_path: Path, samples: Array, plain: bool) -> None:
     wrong = netpbm(samples[..., :3], 4095, plain)
     with pytest.raises(ImageReadError, match=r"damaged \(samples from .*, not to 4095"):
         read_image(write(tmp_path / "b.ppm", wrong))
+    with pytest.raises(ImageReadError, match=r"damaged \(samples from -1 to"):
+        read_image(write(tmp_path / "c.ppm", b"P3\n1 1\n4095\n1 -1 3\n"))
 
 
 def test_8_bit_tiff(tmp_path: Path, samples: Array) -> None:
@@ -218,15 +235,21 @@ def test_8_bit_planar_tiff(tmp_path: Path, samples: Array) -> None:
     assert torch.equal(read_image(tmp_path / "a.tif"), expected(pixels))
 
 
-@pytest.mark.parametrize("dtype", ["f4", "f2", "u4"])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("dtype", ["f4", "f2", "u4", "i4", "i2"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_float_and_32_bit_tiff_are_refused(tmp_path: Path, dtype: str, channels: int) -> None:
+def test_float_and_32_bit_tiff_are_refused(
+    tmp_path: Path, dtype: str, channels: int, byteorder: str
+) -> None:
     path = tmp_path / "a.tif"
     shape = (9, 7) if channels == 1 else (9, 7, 3)
     photometric = "minisblack" if channels == 1 else "rgb"
-    tifffile.imwrite(path, np.ones(shape, dtype), photometric=photometric)
-    with pytest.raises(ImageReadError, match=r"a\.tif: .*(16 bits|16-bit)"):
+    tifffile.imwrite(path, np.ones(shape, dtype), photometric=photometric, byteorder=byteorder)
+    with pytest.raises(ImageReadError, match=r"a\.tif: .*(16 bits|16-bit)") as caught:
         read_image(path)
+    if channels == 1 and dtype != "f2" and byteorder == "<":
+        kind = "floating-point" if dtype == "f4" else "32-bit or signed"
+        assert f"has {kind} samples" in str(caught.value)
 
 
 def test_palette_with_and_without_transparency(tmp_path: Path) -> None:
@@ -265,8 +288,9 @@ def test_opaque_alpha_is_dropped_and_hidden_colours_do_not_count(tmp_path: Path)
     red, blue = (read_image(tmp_path / f"{name}.png") for name in ("red", "blue"))
     assert torch.equal(red, blue)
     Image.new("LA", (4, 2), (255, 128)).save(tmp_path / "half.png")
-    half = float(read_image(tmp_path / "half.png")[0, 0, 0])
-    assert half == pytest.approx(128 / 255 + MATTE * 127 / 255, abs=1e-6)
+    half, (note,) = load_image(tmp_path / "half.png")
+    assert "transparent in 100% of its pixels" in note
+    assert float(half[0, 0, 0]) == pytest.approx(128 / 255 + MATTE * 127 / 255, abs=1e-6)
 
 
 def test_cmyk_jpeg(tmp_path: Path) -> None:
@@ -278,7 +302,7 @@ def test_cmyk_jpeg(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "png16"])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "png16", "tif16"])
 def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, suffix: str) -> None:
     upright = np.zeros((32, 48, 3), np.uint8)
     upright[:16, :16, 0] = 255
@@ -300,6 +324,10 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, suffix: s
         data = b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
         chunk = struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
         path = write(tmp_path / "a.png", png16(stored.astype(np.uint16) * 257, 2, chunk))
+    elif suffix == "tif16":
+        path = tmp_path / "a.tif"
+        tags = [(0x0112, "H", 1, orientation, True)]
+        tifffile.imwrite(path, stored.astype(np.uint16) * 257, photometric="rgb", extratags=tags)
     else:
         path = tmp_path / f"a.{suffix}"
         Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif)
@@ -325,6 +353,30 @@ def test_other_formats(tmp_path: Path, suffix: str) -> None:
     image = read_image(tmp_path / f"a.{suffix}")
     assert image.shape == (3, 24, 40)
     assert image.mean((1, 2)).tolist() == pytest.approx([0.2, 0.4, 0.6], abs=0.02)
+
+
+def test_16_bits_per_pixel_are_not_16_per_sample(tmp_path: Path) -> None:
+    masks = struct.pack("<3I", 0xF800, 0x07E0, 0x001F)
+    pixels = struct.pack("<4H", 0xF800, 0x07E0, 0x001F, 0xFFFF)
+    header = struct.pack("<IiiHHIIiiII", 40, 4, 1, 1, 16, 3, len(pixels), 0, 0, 0, 0)
+    start = struct.pack("<2sIHHI", b"BM", 66 + len(pixels), 0, 0, 66)
+    image = read_image(write(tmp_path / "a.bmp", start + header + masks + pixels))
+    assert torch.equal(image[:, 0], torch.cat([torch.eye(3), torch.ones(3, 1)], 1))
+
+
+def test_bitmaps_of_netpbm(tmp_path: Path) -> None:
+    """1 is black there."""
+    for content in (b"P1\n3 1\n0 1 0\n", b"P4\n3 1\n\x40"):
+        image = read_image(write(tmp_path / "a.pbm", content))
+        assert torch.equal(image[0], torch.tensor([[1.0, 0.0, 1.0]]))
+
+
+def test_the_main_picture_of_a_phone(tmp_path: Path) -> None:
+    pictures = [Image.new("RGB", (40, 24), (grey,) * 3) for grey in (51, 204)]
+    path = tmp_path / "a.jpg"
+    pictures[0].save(path, format="MPO", save_all=True, append_images=pictures[1:])
+    assert Image.open(path).n_frames == 2
+    assert torch.equal(read_image(path), torch.full((3, 24, 40), 0.2))
 
 
 @pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tif"])
@@ -363,6 +415,17 @@ def test_missing_empty_folder_and_text(tmp_path: Path) -> None:
         read_image(tmp_path)
     with pytest.raises(ImageReadError, match=r"text\.png: not an image"):
         read_image(write(tmp_path / "text.png", b"hello, I am not an image"))
+    with pytest.raises(ImageReadError, match=r"text\.png/a\.png: cannot be opened: "):
+        read_image(tmp_path / "text.png" / "a.png")
+
+
+def test_a_picture_that_is_too_large_to_be_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("L", (40, 24)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
+    with pytest.raises(ImageReadError, match=r"a\.png: too large: Image size \(960 pixels\)"):
+        read_image(tmp_path / "a.png")
 
 
 def test_colour_profile_is_converted(tmp_path: Path) -> None:
@@ -384,6 +447,26 @@ def test_colour_profile_is_converted(tmp_path: Path) -> None:
         loaded = load_image(tmp_path / f"{name}.png")
         assert loaded.pixels[:, 0, 0].tolist() == pytest.approx([0, 1, 0], abs=0.02)
         assert "swap" in loaded.notes[0]
+    deep = np.full((2, 4, 3), (65535, 0, 0), np.uint16)
+    for name, content in (("srgb", profile), ("other", bytes(other))):
+        tifffile.imwrite(tmp_path / f"{name}.tif", deep, photometric="rgb", iccprofile=content)
+    assert torch.equal(read_image(tmp_path / "srgb.tif"), expected(deep))
+    with pytest.raises(ImageReadError, match="a colour profile other than sRGB"):
+        read_image(tmp_path / "other.tif")
+
+
+def test_a_profile_that_cannot_be_used_costs_no_picture(tmp_path: Path) -> None:
+    from PIL import ImageCms
+
+    picture = Image.new("RGB", (4, 2), (51, 102, 153))
+    picture.save(tmp_path / "damaged.png", icc_profile=b"not a profile")
+    # What a profile is of, and the picture is not.
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    picture.save(tmp_path / "lab.png", icc_profile=profile)
+    for name in ("damaged", "lab"):
+        loaded = load_image(tmp_path / f"{name}.png")
+        assert loaded.pixels[:, 0, 0].tolist() == pytest.approx([0.2, 0.4, 0.6])
+        assert [" ignored: " in note for note in loaded.notes] == [True] * (name == "lab")
 
 
 def test_linear_srgb_is_another_profile(tmp_path: Path) -> None:
