@@ -243,7 +243,6 @@ class _Pieces:
         first = row // MAP_STRIDE, column // MAP_STRIDE
         return _Piece(*first, forth, back, evidence, streams.maps[kept])
 
-    @torch.no_grad()
     def pooled(self, sums: _Sums | None) -> Measured:
         """The figures of the whole, from the sums over all of its cells."""
         if sums is None:

@@ -50,10 +50,16 @@ def test_values_and_gradients_are_those_of_each_pair_by_itself() -> None:
         torch.testing.assert_close(one.grad, other.grad)
 
 
-def test_dtypes_are_not_mixed() -> None:
-    target = images([(32, 32)] * 2, 0)
-    preds = [target[0].double(), target[1]]
-    assert [group.preds.dtype for group in by_size(preds, target)] == [torch.float64, torch.float32]
+def test_dtypes_and_devices_are_not_mixed() -> None:
+    plain = images([(32, 32)] * 2, 0)
+    double, elsewhere = [plain[0].double(), plain[1]], [plain[0].to("meta"), plain[1]]
+    for preds, target in ((double, plain), (plain, double), (double, double)):
+        groups = list(by_size(preds, target))
+        assert [group.preds.dtype for group in groups] == [image.dtype for image in preds]
+        assert [group.target.dtype for group in groups] == [image.dtype for image in target]
+    groups = list(by_size(elsewhere, elsewhere))
+    for part in ("rows", "preds", "target"):
+        assert [getattr(group, part).device.type for group in groups] == ["meta", "cpu"]
 
 
 @pytest.mark.parametrize(
@@ -61,6 +67,8 @@ def test_dtypes_are_not_mixed() -> None:
     [
         (torch.rand(2, 3, 32, 32), [torch.rand(3, 32, 32)], TypeError, "one tensor of shape"),
         ([torch.rand(3, 32, 32), 0.5], [torch.rand(3, 32, 32)] * 2, TypeError, r"preds\[1\]"),
+        ([torch.rand(3, 32, 32)], torch.rand(1, 3, 32, 32), TypeError, "target must be a sequence"),
+        ([torch.rand(3, 32, 32)], [None], TypeError, r"target\[0\] must be a tensor"),
         ([torch.rand(1, 3, 32, 32)], [torch.rand(3, 32, 32)], ValueError, r"preds\[0\] must be C"),
         ([torch.rand(3, 32, 32)], [torch.rand(3, 32, 48)], ValueError, r"target\[0\] has"),
         ([torch.rand(3, 32, 32)], [], ValueError, "got 1 and 0"),

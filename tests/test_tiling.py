@@ -80,6 +80,24 @@ def test_eight_bits_grey_and_identity() -> None:
     assert not bool(same.score.any())
 
 
+def test_values_out_of_range_are_clamped_as_asked() -> None:
+    preds, target = pair(64, 96)
+    found = measure_in_tiles(preds + 0.5, target, tile=32, on_out_of_range="clamp")
+    whole = relate((preds + 0.5).clamp(max=1), target)
+    torch.testing.assert_close(found.distance, whole.distance, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(found.score, whole.score, atol=1e-6, rtol=2e-5)
+
+
+def test_pieces_are_measured_in_full_precision_and_without_gradient() -> None:
+    preds, target = pair(64, 96)
+    whole = relate_in_tiles(preds, target, tile=32)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = relate_in_tiles(preds.requires_grad_(), target, tile=32)
+    for one, other in zip(found, whole, strict=True):
+        assert torch.equal(one, other)
+        assert not one.requires_grad
+
+
 def test_float64_stays_float64() -> None:
     preds, target = (image.double() for image in pair(100, 130))
     whole, found = relate(preds, target), relate_in_tiles(preds, target, tile=64)
@@ -89,8 +107,13 @@ def test_float64_stays_float64() -> None:
 
 def test_what_cannot_be_measured_is_refused() -> None:
     preds, target = pair(128, 128)
-    with pytest.raises(ValueError, match="multiple of 16"):
-        measure_in_tiles(preds, target, tile=100)
+    for tile in (100, 0, -16):
+        with pytest.raises(ValueError, match="multiple of 16"):
+            measure_in_tiles(preds, target, tile=tile)
+    with pytest.raises(ValueError, match="on_out_of_range must be"):
+        measure_in_tiles(preds, target, on_out_of_range="cut")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="data_range must be"):
+        measure_in_tiles(preds, target, data_range=0.0)
     with pytest.raises(ValueError, match=r"shape|size"):
         measure_in_tiles(preds[..., :64], target)
     with pytest.raises(ValueError, match="data_range"):
