@@ -255,6 +255,33 @@ def test_a_loss_says_that_it_is_not_where_the_images_are(loss: Loss) -> None:
     assert loss.to("meta")(preds, target).is_meta
 
 
+def test_an_encoding_outlives_its_image() -> None:
+    loss = RelationalLoss()
+    preds, target = pair()
+    expected, encoding = loss(preds, target), loss.encode(target)
+    target.zero_()
+    torch.testing.assert_close(loss.distance_to(encoding, preds), expected)
+
+
+@pytest.mark.parametrize(
+    ("factors", "share"),
+    [({}, 1.0), ({"noise": 3.0}, 1.0), ({"noise": 3.0, "ringing": 0.5}, 0.5), ({"noise": 0}, 0.05)],
+)
+def test_the_floor_is_that_of_the_least_channel(factors: dict[str, float], share: float) -> None:
+    loss = RelationalLoss(channel_weights=factors)
+    assert loss.floor == pytest.approx(share * loss.network.floor)
+
+
+def test_grey_pixels_that_were_clamped_count_as_in_colour() -> None:
+    loss = RelationalLoss(on_out_of_range="clamp")
+    preds, target = images(2, 2, 2, 1, 40, 40)
+    preds = preds + 0.5
+    colour = preds.expand(2, 3, 40, 40), target.expand(2, 3, 40, 40)
+    torch.testing.assert_close(loss(preds, target), loss(*colour))
+    encoding = loss.encode(target)
+    torch.testing.assert_close(loss.distance_to(encoding, preds), loss(*colour))
+
+
 def test_relation_does_not_depend_on_reduction() -> None:
     preds, target = pair()
     relation = RelationalLoss(reduction="sum").relation(preds, target)
