@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -38,6 +39,32 @@ REDUCED = (relational_distance, relational_score, spatial_map_weighted_loss)
 def pair() -> tuple[Tensor, Tensor]:
     preds, target = torch.rand(2, 3, 3, 45, 61, generator=torch.Generator().manual_seed(0))
     return preds, target
+
+
+def test_factors_are_as_exact_as_the_images(pair: tuple[Tensor, Tensor]) -> None:
+    preds, target = (image.double() for image in pair)
+    network = load_pretrained().double()
+    factors = torch.ones(len(CHANNELS), dtype=torch.float64)
+    factors[CHANNELS.index("noise")] = 0.1
+    expected = network.distance(network.encode(target), preds, factors)
+    found = relational_distance(preds, target, channel_weights={"noise": 0.1}, reduction="none")
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+
+
+def test_maps_and_distances_without_scores_are_those_of_relate(pair: tuple[Tensor, Tensor]) -> None:
+    options: dict[str, Any] = {
+        "data_range": 1.0,
+        "weights": "relqa-base",
+        "channel_weights": {"noise": 2.0},
+        "on_out_of_range": "raise",
+    }
+    whole = relate(*pair, **options)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = functional.maps_and_distance(*pair, **options)
+    torch.testing.assert_close(found, (whole.maps, whole.distance))
+    for wrong, said in (({"data_range": 0.0}, "data_range"), ({"on_out_of_range": "cut"}, "cut")):
+        with pytest.raises(ValueError, match=said):
+            functional.maps_and_distance(*pair, **(options | wrong))
 
 
 def test_public_names_exist() -> None:

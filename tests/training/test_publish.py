@@ -93,9 +93,14 @@ def test_a_file_that_is_not_what_its_manifest_says_is_refused(
 
 def test_figures_of_other_weights_are_refused(weights: Path, tmp_path: Path) -> None:
     figures = tmp_path / "accuracy.json"
-    figures.write_text(json.dumps({"weights": "other@00000000"}))
-    with pytest.raises(ValueError, match="measured on 'other@00000000'"):
-        publish(weights, "first", tmp_path / "shipped", [figures])
+    for content, said in (
+        ({"weights": "other@00000000"}, "measured on 'other@00000000'"),
+        ({"weights": ""}, "measured on ''"),
+        ({}, "measured on None"),
+    ):
+        figures.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=said):
+            publish(weights, "first", tmp_path / "shipped", [figures])
     assert not (tmp_path / "shipped").exists()
 
 
