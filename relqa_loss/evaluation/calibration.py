@@ -201,7 +201,7 @@ def calibrate(
         index = np.repeat(np.arange(len(x)), often)
         resamples.append(fit_logistic(x[index], y[index], near=logistic))
     part = (generator.permutation(units) % _FOLDS)[members]
-    left = np.empty(len(x))
+    left = np.full(len(x), np.nan)
     for fold in range(_FOLDS):
         out = part == fold
         left[out] = y[out] - fit_logistic(x[~out], y[~out], near=logistic)(x[out])

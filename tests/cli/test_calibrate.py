@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from relqa_loss._version import __version__
 from relqa_loss.cli.main import main
+from relqa_loss.evaluation import calibration as library
 from relqa_loss.evaluation.calibration import load_calibration
 from relqa_loss.evaluation.finished import read_evaluation
 
@@ -124,6 +126,20 @@ def test_what_was_left_out_of_the_fit(evaluated: Path, tmp_path: Path, capsys) -
         assert calibrate(tmp_path, "--out", tmp_path / "scale.json") == 0
         printed = capsys.readouterr().out
         assert f"24 images of {many} references; error where {said} of the fit" in printed
+
+
+def test_options_decide_the_calibration(evaluated: Path, tmp_path: Path) -> None:
+    assert calibrate(evaluated, "--out", tmp_path / "a.json", "--seed", 3, "--level", 0.8) == 0
+    rated = read_evaluation(evaluated)
+    assert load_calibration(tmp_path / "a.json") == library.calibrate(
+        rated.values,
+        rated.opinions,
+        scenes=rated.scenes,
+        samples=20,
+        seed=3,
+        level=0.8,
+        about={**rated.about, "relqa_loss": __version__},
+    )
 
 
 def test_another_metric(folder: Path, evaluated: Path, weights: str, capsys) -> None:  # type: ignore[no-untyped-def]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from relqa_loss.evaluation.calibration import Calibration, calibrate, load_calibration
-from relqa_loss.evaluation.logistic import Logistic
+from relqa_loss.evaluation.logistic import Logistic, fit_logistic
 
 TRUE = Logistic(9.0, 1.0, 0.8, 0.3)
 SCENES = [k // 10 for k in range(300)]
@@ -75,6 +75,7 @@ def test_images_of_one_scene_are_not_taken_for_independent(distances: np.ndarray
 
 def test_values_that_were_not_seen_are_marked(made: Calibration) -> None:
     assert made([-0.1, 0.5, 2.5]).outside.tolist() == [True, False, True]
+    assert made(made.span).outside.tolist() == [False, False]
     assert made(0.5).value.shape == (1,)
 
 
@@ -117,6 +118,7 @@ def test_a_calibration_is_for_one_metric_and_one_network(made: Calibration) -> N
         ({"opinions": np.zeros(10)}, "one length"),
         ({"values": np.arange(10.0), "opinions": np.arange(10.0)}, "at least 20 rated images"),
         ({"values": np.full(300, np.nan)}, "finite"),
+        ({"opinions": np.array([np.inf, *range(299)])}, "leave the others out"),
         ({"values": np.full(300, 0.5)}, "same value, 0.5"),
         ({"opinions": np.full(300, 3.0), "falling": True}, "all images are the same, 3"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
@@ -140,6 +142,7 @@ def test_wrong_input(distances: np.ndarray, change: dict, sentence: str) -> None
         (lambda record: {k: v for k, v in record.items() if k != "span"}, "no 'span'"),
         (lambda record: {**record, "resamples": []}, "curves are damaged"),
         (lambda record: {**record, "resamples": [[1, 2]]}, "cannot be used"),
+        (lambda record: {**record, "resamples": [[9, 1, 0.8, np.nan]]}, "curves are damaged"),
         (lambda record: {**record, "residuals": [1]}, "cannot be used"),
     ],
 )
@@ -173,3 +176,34 @@ def test_the_error_is_that_of_scenes_left_out() -> None:
         made = calibrate(x, y, scenes=scenes.tolist(), samples=1)
         ratios.append(made.rmse / np.sqrt(np.mean((y - made(x).value) ** 2)))
     assert np.median(ratios) > 1.1
+
+
+def test_each_of_five_scenes_is_left_out_by_itself(distances: np.ndarray) -> None:  # type: ignore[type-arg]
+    opinions = opinions_of(distances, 1) + np.random.default_rng(2).exponential(size=300)
+    scenes = np.arange(300) // 60
+    made = calibrate(distances, opinions, scenes=scenes.tolist(), samples=1, level=0.8)
+    assert made.level == 0.8
+    left = []
+    for scene in range(5):
+        seen = scenes != scene
+        curve = fit_logistic(distances[seen], opinions[seen], near=made.logistic)
+        left.extend(opinions[~seen] - curve(distances[~seen]))
+    assert made.residuals == pytest.approx(np.quantile(left, [0.1, 0.9]))
+    assert made.rmse == pytest.approx(np.sqrt(np.mean(np.square(left))))
+
+
+def test_intervals_are_quantiles_that_hold_the_estimate(made: Calibration) -> None:
+    # Curves that are their value plus 1, 2 … 100: the middle half is from 25.75 to 75.25.
+    plus = tuple(Logistic(9.0 + k, 1.0 + k, 0.8, 0.3) for k in range(1, 101))
+    above = replace(made, logistic=TRUE, resamples=plus, residuals=(30.0, 50.0), level=0.5)
+    estimate, value = above([0.7]), TRUE(np.array([0.7]))
+    assert estimate.curve_low == pytest.approx(value)
+    assert estimate.curve_high == pytest.approx(value + 75.25)
+    assert estimate.low == pytest.approx(value)
+    assert estimate.high == pytest.approx(value + 75.25)
+    minus = tuple(Logistic(9.0 - k, 1.0 - k, 0.8, 0.3) for k in range(1, 101))
+    below = replace(above, resamples=minus, residuals=(-99.0, -1.0))([0.7])
+    assert below.curve_low == pytest.approx(value - 75.25)
+    assert below.curve_high == pytest.approx(value)
+    assert below.low == pytest.approx(value - 99)
+    assert below.high == pytest.approx(value)
