@@ -13,14 +13,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from relqa_loss import CHANNELS
 from relqa_loss.cli import select
 from relqa_loss.cli.main import main
-from relqa_loss.functional import relational_distance
+from relqa_loss.functional import distortion_maps, relational_distance
 from relqa_loss.imageio import read_image
 from relqa_loss.losses import PIXEL_WEIGHT
+from relqa_loss.selection import comparison
 from relqa_loss.selection.folders import Job, Measure, PoolMeasure, name_folders, natural_key
 
 # The distance falls on every straight way to the reference, whatever the weights: the order of
@@ -85,7 +87,17 @@ def test_ranking_profile_and_reason(run: Path, weights: str, capsys) -> None:  #
     assert second["gain_over_recommended"][2] < 0
     assert second["shared_with_recommended"] == 5
     assert tuple(first["signed"]) == tuple(first["absolute"]) == CHANNELS
-    assert first["absolute"]["noise"] >= abs(first["signed"]["noise"])
+    maps = [
+        distortion_maps(
+            read_image(run / f"step-200/outputs/{k}.png")[None],
+            read_image(run / f"reference/{k}.png")[None],
+            weights=weights,
+        )[0]
+        for k in range(5)
+    ]
+    for name, plane in zip(CHANNELS, torch.stack(maps, 1), strict=True):
+        assert first["signed"][name] == pytest.approx(float(plane.mean()), abs=1e-6)
+        assert first["absolute"][name] == pytest.approx(float(plane.abs().mean()), abs=1e-6)
     duel = document["preferences"]["step-200"]["step-0"]
     assert (duel["win_rate"], duel["images"]) == (1.0, 5)
     printed = capsys.readouterr().out
@@ -104,6 +116,50 @@ def test_distances_are_taken_from_the_same_rows(run: Path, weights: str) -> None
     expected = relational_distance(*pair, weights=weights)
     assert document["values"]["step-200"]["3.png"] == pytest.approx(float(expected))
     assert document["reason"].startswith("step-200 is recommended: mean distance")
+
+
+def test_every_option_reaches_the_comparison(
+    run: Path, weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[dict[str, Any]] = []
+    compare = comparison.compare
+
+    def noting(*tables: Any, **options: Any) -> Any:
+        found.append(options)
+        return compare(*tables, **options)
+
+    monkeypatch.setattr(comparison, "compare", noting)
+    usual = {"mode": "min", "metric": "loss", "rule": "best", "veto": {}, "baseline": None}
+    usual |= {"coverage": 0.9, "confidence": 0.95}
+    for words, changes in {
+        "": {},
+        "--metric distance": {"metric": "distance"},
+        "--metric score": {"metric": "score", "mode": "max"},
+        "--rule earliest": {"rule": "earliest"},
+        "--veto ringing=0.5 --veto=-noise=2": {"veto": {"ringing": 0.5, "-noise": 2.0}},
+        "--baseline step-200": {"baseline": "step-200"},
+        "--coverage 0.5": {"coverage": 0.5},
+        "--confidence 0.5": {"confidence": 0.5},
+    }.items():
+        _, document = choose(run, weights, "--no-report", "--resume", *words.split())
+        options = found.pop()
+        assert options == {**usual, **changes}, words
+        for name in ("metric", "rule", "veto", "confidence"):
+            assert document[name] == options[name]
+    assert document["baseline"] is None
+    rows = [json.loads(line) for line in (run / "out/scores.jsonl").read_text().splitlines()]
+    _, document = choose(run, weights, "--no-report", "--resume", "--metric", "score")
+    for row in rows:
+        assert document["values"][row["candidate"]][row["key"]] == row["score"]
+
+
+def test_missing_images_may_be_allowed_but_too_few_are_no_choice(run: Path, weights: str) -> None:
+    for name in GAINS:
+        (run / name / "outputs/0.png").unlink()
+    code, document = choose(run, weights, "--no-report", "--allow-missing", "--coverage", 0.8)
+    assert (code, document["failures"], document["recommended"]) == (0, [], "step-200")
+    code, document = choose(run, weights, "--no-report", "--allow-missing", out="strict")
+    assert (code, document["failures"], document["recommended"]) == (2, [], None)
 
 
 def test_missing_and_unreadable_files_are_named_and_left_out_pairwise(

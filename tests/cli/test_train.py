@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import skimage.data
 from PIL import Image
 
 from relqa_loss.cli.main import main
-from relqa_loss.network import load_pretrained
+from relqa_loss.network import NetworkConfig, load_pretrained
+from relqa_loss.training import loop
+from relqa_loss.training.config import TrainConfig
 
 
 def _fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -81,6 +86,79 @@ def test_photos_and_out_are_required(capsys: pytest.CaptureFixture[str]) -> None
         main(["train"])
     assert stopped.value.code == 2
     assert "--photos" in capsys.readouterr().err
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """``asked("--steps 7")``: the settings and the options that a run would begin with."""
+    found: list[tuple[TrainConfig, dict[str, Any]]] = []
+
+    def train(photos: Path, out: Path, config: TrainConfig, **options: Any) -> Any:
+        found.append((config, {"photos": photos, "out": out, **options}))
+        return SimpleNamespace(record=None)
+
+    monkeypatch.setattr(loop, "train", train)
+
+    def ask(words: str) -> tuple[TrainConfig, dict[str, Any]]:
+        files = ["--photos", "here", "--out", str(tmp_path / "w.safetensors")]
+        assert main(["train", *files, *words.split()]) == 0
+        return found.pop()
+
+    return ask
+
+
+def test_every_setting_reaches_the_run(asked: Any) -> None:
+    assert asked("")[0] == TrainConfig()
+    base = NetworkConfig.base()
+    for words, changes in {
+        "--steps 7": {"steps": 7},
+        "--sets 96": {"sets": 96},
+        "--validation-sets 32": {"validation_sets": 32},
+        "--batch 3": {"batch": 3},
+        "--unjudged-sets 64 --unjudged-batch 5": {"unjudged_sets": 64, "unjudged_batch": 5},
+        "--fact-sets 32 --fact-batch 6": {"fact_sets": 32, "fact_batch": 6},
+        "--crop 128": {"crop": 128},
+        "--crop 64": {"crop": 64, "window": 64},
+        "--window 48": {"window": 48},
+        "--luma-share 0.25": {"luma_share": 0.25},
+        "--grey-share 0.125": {"grey_share": 0.125},
+        "--two-outputs": {"two_outputs": True},
+        "--half-maps": {"half_maps": True},
+        "--learn maps": {"learn": "maps"},
+        "--rank-by pairs": {"rank_by": "pairs"},
+        "--network nano": {"network": NetworkConfig.nano()},
+        "--floor 0.5": {"network": replace(base, floor=0.5)},
+        "--teacher relqa-nano": {"teacher": "relqa-nano"},
+        "--rate 0.001": {"rate": 0.001},
+        "--seed 9": {"seed": 9},
+        "--validate-every 11": {"validate_every": 11},
+        "--exclude jpeg haze": {"exclude": ("jpeg", "haze")},
+        "--hold-out": {"hold_out": True},
+    }.items():
+        assert asked(words)[0] == replace(TrainConfig(), **changes), words
+
+
+def test_every_option_reaches_the_run(asked: Any, tmp_path: Path) -> None:
+    _, usual = asked("")
+    assert (usual["photos"], usual["out"]) == (Path("here"), tmp_path / "w.safetensors")
+    for words, changes in {
+        "--initial relqa-base": {"initial": "relqa-base"},
+        "--minutes 1.5": {"minutes": 1.5},
+        "--resume": {"resume": True},
+        "--pool-folder there": {"pool_folder": Path("there")},
+        "--workers 5": {"workers": 5},
+        "--logs logs": {"logs": Path("logs")},
+        "--accelerator cuda": {"accelerator": "cuda"},
+        "--devices 2": {"devices": 2},
+        "--devices -1": {"devices": -1},
+        "--devices auto": {"devices": "auto"},
+        "--nodes 3": {"nodes": 3},
+    }.items():
+        _, options = asked(words)
+        assert {k: v for k, v in options.items() if k != "progress"} == {
+            **{k: v for k, v in usual.items() if k != "progress"},
+            **changes,
+        }, words
 
 
 @pytest.mark.slow
