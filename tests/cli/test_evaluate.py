@@ -360,6 +360,29 @@ def test_resume_with_other_settings(rated: Path, metric, tmp_path: Path, capsys)
     assert "labels was" in capsys.readouterr().err
 
 
+def test_resume_with_other_weights(rated: Path, weights: str, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    lines = rated.read_text().splitlines()
+    rated.write_text("\n".join(lines[:13]) + "\n")
+    options = (rated, "--out", tmp_path / "out", "--resume", "--weights")
+    assert evaluate(*options, weights) == 0
+    assert evaluate(*options, "relqa-nano") == 2
+    assert "weights was 'tiny@" in capsys.readouterr().err
+
+
+def test_the_seed_decides_the_resamples(rated: Path, metric, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    out = tmp_path / "out"
+    assert evaluate(rated, "--metric", "my_metric:error", "--out", out, "--seed", 3) == 0
+    rows = list(csv.DictReader((out / "values.csv").open(encoding="utf-8")))
+    values, opinions = (
+        np.array([float(row[name]) for row in rows]) for name in ("my_metric:error", "opinion")
+    )
+    scenes = [row["reference"] for row in rows]
+    found = figures(out)["metrics"]["my_metric:error"]["overall"]
+    for seed, same in ((3, True), (0, False)):
+        expected = agreement(values, opinions, scenes=scenes, samples=50, seed=seed)
+        assert (found["plcc"]["low"] == pytest.approx(expected.plcc.low)) is same
+
+
 def test_a_folder_that_not_all_processes_see(tmp_path: Path) -> None:
     items = [Item(k, Path("reference.png"), (Path(f"{k}.png"),), 1.0, "") for k in range(4)]
 

@@ -9,16 +9,19 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from relqa_loss import CHANNELS
+from relqa_loss import CHANNELS, plotting
 from relqa_loss.cli.main import main
-from relqa_loss.functional import distortion_maps
+from relqa_loss.functional import distortion_maps, relate
 from relqa_loss.imageio import read_image
+from relqa_loss.network import load_pretrained
 
 
 def maps(*arguments: object, weights: str) -> int:
@@ -77,6 +80,41 @@ def test_dollars_in_a_name_are_no_mathematics(photos: Path, weights: str) -> Non
     out = photos / "out"
     assert maps(photos / "reference", photos / "image", "--out", out, weights=weights) == 0
     assert sorted(path.name for path in out.iterdir()) == ["a$^$.png.png", "a.jpg.png"]
+
+
+def test_what_is_drawn_is_the_pair_that_was_asked_for(
+    photos: Path, weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[Any, Any, Any, dict[str, Any]]] = []
+
+    def noting(reference: Any, image: Any, relation: Any, **options: Any) -> Any:
+        drawn.append((reference, image, relation, options))
+        return SimpleNamespace(savefig=lambda buffer, format: buffer.write(b"a picture"))
+
+    monkeypatch.setattr(plotting, "plot_relation", noting)
+    (photos / "image" / "b.png").unlink()
+    folders = (photos / "reference", photos / "image")
+    out = photos / "out"
+    assert maps(*folders, "--out", out, "--channels", "tint, noise", weights=weights) == 2
+    code = maps(*folders, "--out", out, "--allow-missing", "--force", weights=weights)
+    assert code == 0
+    images = read_image(folders[1] / "a.jpg"), read_image(folders[0] / "a.png")
+    expected = relate(*(image[None] for image in images), weights=weights)
+    network = load_pretrained(weights)
+    with torch.inference_mode():
+        where = network.distance_map(*(network.encode(i[None]) for i in reversed(images)))
+    for (reference, image, relation, options), channels in zip(
+        drawn, (("tint", "noise"), 6), strict=True
+    ):
+        assert torch.equal(image, images[0])
+        assert torch.equal(reference, images[1])
+        torch.testing.assert_close(relation.maps, expected.maps, rtol=0, atol=1e-5)
+        torch.testing.assert_close(options["distance_map"], where, rtol=1e-4, atol=1e-6)
+        assert options["channels"] == channels
+        assert options["title"] == (
+            f"a.jpg: distance {float(expected.distance):.4f}, score "
+            f"{float(expected.score):+.4f}".replace("-", "−")
+        )
 
 
 @pytest.mark.parametrize("channels", ["noise,ringing", "all", "1"])

@@ -90,6 +90,26 @@ def test_folders_are_matched_by_name_whatever_the_ending(photos: Path, weights: 
     assert not list(out.parent.glob(".*"))  # nothing temporary is left
 
 
+def test_table_csv_and_json_say_the_same(photos: Path, weights: str, capsys) -> None:  # type: ignore[no-untyped-def]
+    table, text = photos / "a.csv", photos / "a.json"
+    folders = (photos / "reference", photos / "image")
+    assert score(*folders, "--csv", table, "--json", text, weights=weights) == 0
+    record = json.loads(text.read_text("utf-8"))
+    rows = list(csv.DictReader(table.open(encoding="utf-8")))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    for row, found, line in zip(rows, record["results"], lines, strict=False):
+        assert row["words"] == found["words"]
+        assert line[1:3] == [f"{found['distance']:.4f}", f"{found['score']:+.4f}"]
+        for name in ("distance", "score"):
+            assert float(row[name]) == found[name]
+        assert {name: float(row[name]) for name in CHANNELS} == found["channels"]
+    for name in ("distance", "score"):
+        values = [found[name] for found in record["results"]]
+        assert record["mean"][name] == pytest.approx(sum(values) / len(values))
+    mean = record["mean"]
+    assert lines[2] == ["mean", "of", "2", f"{mean['distance']:.4f}", f"{mean['score']:+.4f}"]
+
+
 def test_bad_files_are_named_and_the_others_kept(photos: Path, weights: str, capsys) -> None:  # type: ignore[no-untyped-def]
     reference, good = photos / "reference" / "b.png", photos / "image" / "b.png"
     truncated, small = photos / "truncated.png", photos / "small.png"
