@@ -268,6 +268,9 @@ def test_notes_are_said_and_written(photos: Path, weights: str, capsys) -> None:
     )
     assert "composited on mid-grey" in capsys.readouterr().err
     assert "composited" in json.loads(out.read_text("utf-8"))["results"][0]["notes"][0]
+    assert score(photos / "clear.png", photos / "clear.png", "--json", out, weights=weights) == 0
+    notes = json.loads(out.read_text("utf-8"))["results"][0]["notes"]
+    assert [note.partition(": ")[0] for note in notes] == ["reference", "image"]
 
 
 @pytest.mark.parametrize("arguments", [(), ("--json", "-")])

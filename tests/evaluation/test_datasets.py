@@ -266,6 +266,39 @@ def test_last_types_of_the_tids(tmp_path: Path) -> None:
     assert (len(TID_TYPES), len(KADID_TYPES)) == (24, 25)
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("i01_17_4", "tid2008"), ("i01_17_5", "tid2013"), ("i01_18_4", "tid2013")],
+)
+def test_a_distortion_or_a_level_tells_the_tids_apart(tmp_path: Path, name: str, kind: str) -> None:
+    TREES[1].write(tmp_path)
+    (tmp_path / TREES[1].labels).write_text(f"5.5 {name}.bmp\n")
+    assert detect_kind(tmp_path) == kind
+
+
+def test_types_are_those_of_the_names(tmp_path: Path) -> None:
+    for kind, last in {"kadid10k": KADID_TYPES[24], "pipal": "kind 03"}.items():
+        [tree] = [tree for tree in TREES if tree.kind == kind]
+        assert read_dataset(tree.write(tmp_path / kind)).pairs[-1].type == last
+
+
+@pytest.mark.parametrize(
+    ("which", "name", "row"),
+    [
+        (0, "distorted_images/i01_00_1.bmp", "5.5 i01_00_1.bmp"),
+        (2, "images/I01_00_01.png", "I01_00_01.png,I01.png,4.5,0.1"),
+        (2, "images/I01_26_01.png", "I01_26_01.png,I01.png,4.5,0.1"),
+    ],
+)
+def test_distortions_that_there_are_not(tmp_path: Path, which: int, name: str, row: str) -> None:
+    tree = TREES[which]
+    root = tree.write(tmp_path)
+    touch(root / name)
+    (root / tree.labels).write_text(tree.text[tree.labels] + row + "\n")
+    with pytest.raises(ValueError, match=r"no distortion 0|a distortion from 01 to 25"):
+        read_dataset(root)
+
+
 def test_a_spreadsheet_alone_is_explained(tmp_path: Path) -> None:
     for name in ("csiq.DMOS.xlsx", "src_imgs/a.png", "dst_imgs/a.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -354,6 +387,9 @@ def test_bapps(bapps: Path) -> None:
 def test_bapps_with_a_wrong_judgement_or_a_missing_patch(bapps: Path) -> None:
     np.save(bapps / "cnn" / "judge" / "000000.npy", np.array([1.5]))
     with pytest.raises(ValueError, match=r"000000.npy: expected one number in \[0, 1\]"):
+        read_dataset(bapps)
+    np.save(bapps / "cnn" / "judge" / "000000.npy", np.array([0.25, 0.75]))
+    with pytest.raises(ValueError, match=r"000000.npy: expected one number in \[0, 1\], got"):
         read_dataset(bapps)
     (bapps / "cnn" / "p1" / "000000.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"000000.npy: no image .*p1"):

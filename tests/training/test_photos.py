@@ -267,3 +267,37 @@ def test_random_crop_is_8_bit_seeded_and_as_large_as_asked() -> None:
 def test_random_crop_enlarges_what_is_too_small() -> None:
     crop = random_crop(torch.rand(3, 40, 60), 64, torch.Generator().manual_seed(0))
     assert crop.shape == (3, 64, 64)
+
+
+def _crops(photo: torch.Tensor, count: int = 40, **options: tuple[float, float]) -> torch.Tensor:
+    generators = (torch.Generator().manual_seed(seed) for seed in range(count))
+    return torch.stack([random_crop(photo, 64, each, **options) for each in generators])
+
+
+def test_random_crops_are_from_everywhere() -> None:
+    photo = torch.randint(256, (3, 80, 96), generator=torch.Generator().manual_seed(0)) / 255
+    windows = photo.unfold(1, 64, 1).unfold(2, 64, 1)  # 3×17×33×64×64
+    places = []
+    for crop in _crops(photo, scales=(1.0, 1.0)):
+        found = (windows == crop[:, None, None]).all(-1).all(-1).all(0).nonzero().tolist()
+        assert len(found) == 1
+        places += found
+    for along, last in zip(zip(*places, strict=True), (16, 32), strict=True):
+        assert min(along) < last / 8
+        assert max(along) > 7 * last / 8
+
+
+def test_random_crops_are_of_every_scale_from_a_half_to_the_whole() -> None:
+    # Of a ramp that rises by 1 over the photograph, a crop at scale s shows a quarter / s.
+    ramp = torch.linspace(0, 1, 256).expand(3, 256, 256)
+    shown = (_crops(ramp) * 255).flatten(1).aminmax(dim=1)
+    rises = (shown.max - shown.min) / 255
+    assert 0.24 < rises.min() < 0.27
+    assert 0.45 < rises.max() < 0.52
+
+
+def test_random_crops_of_next_to_no_detail_are_drawn_again() -> None:
+    photo = torch.full((3, 64, 256), 0.5)
+    photo[..., 128:] = torch.rand(3, 64, 128, generator=torch.Generator().manual_seed(0))
+    flat = _crops(photo, scales=(1.0, 1.0)).flatten(1).std(1) < 1e-3
+    assert flat.sum() <= 2  # a third, if they were drawn once
