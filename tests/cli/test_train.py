@@ -141,6 +141,8 @@ def test_every_setting_reaches_the_run(asked: Any) -> None:
 def test_every_option_reaches_the_run(asked: Any, tmp_path: Path) -> None:
     _, usual = asked("")
     assert (usual["photos"], usual["out"]) == (Path("here"), tmp_path / "w.safetensors")
+    assert usual["command"].startswith("relqa ")
+    assert {"commit", "progress"} <= set(usual)
     for words, changes in {
         "--initial relqa-base": {"initial": "relqa-base"},
         "--minutes 1.5": {"minutes": 1.5},

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from relqa_loss.metrics import DistortionProfile
 from relqa_loss.selection import CheckpointSelector, Decision, paired_interval
 from relqa_loss.selection.ledger import Ledger
+from relqa_loss.selection.store import read_metadata
 
 RUNS = st.lists(
     st.lists(
@@ -282,6 +283,7 @@ def test_keeps_the_best_few_and_the_chosen_one(tmp_path: Path) -> None:
         files = [line["file"] for line in document["checkpoints"] if line["file"]]
         assert weights_in(tmp_path) == files
     assert weights_in(tmp_path) == ["00003-step-3.safetensors", "00005-step-5.safetensors"]
+    assert read_metadata(tmp_path / "00003-step-3.safetensors") == {"step": "3"}
     assert torch.equal(selector.load()["w"], state(3)["w"])
     assert torch.equal(selector.load(5)["w"], state(5)["w"])
     with pytest.raises(FileNotFoundError, match=r"step 2 are kept.*steps \[3, 5\]"):
@@ -323,6 +325,7 @@ def test_ledger_is_read_back_to_the_last_bit_and_is_plain_json(tmp_path: Path) -
     document = json.loads(text, parse_constant=refuse)
     assert document["version"] == 1
     assert document["chosen_step"] == 2
+    assert document["last_decision"] == selector.entries[-1].decision.reason
     assert len([line for line in text.splitlines() if '"step"' in line]) == 3
     again = Ledger.from_json(text)
     assert repr(again) == repr(Ledger(again.settings, selector._ledger.images, selector.entries))
