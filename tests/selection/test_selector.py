@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from relqa_loss.metrics import DistortionProfile
 from relqa_loss.selection import CheckpointSelector, Decision, paired_interval
-from relqa_loss.selection.ledger import Ledger
+from relqa_loss.selection.ledger import Entry, Ledger
 from relqa_loss.selection.store import read_metadata
 
 RUNS = st.lists(
@@ -330,6 +330,15 @@ def test_ledger_is_read_back_to_the_last_bit_and_is_plain_json(tmp_path: Path) -
     again = Ledger.from_json(text)
     assert repr(again) == repr(Ledger(again.settings, selector._ledger.images, selector.entries))
     assert again.to_json() == text
+
+
+def test_the_best_is_not_always_the_chosen_one_in_a_ledger() -> None:
+    decision = Decision(2, 0.5, False, 1, 0, "a reason")
+    entry = Entry(2, (0.5,), 0.5, None, None, True, None, decision)
+    text = Ledger({}, 1, (entry,)).to_json()
+    [line] = json.loads(text)["checkpoints"]
+    assert (line["chosen_step"], line["best_step"]) == (1, 0)
+    assert Ledger.from_json(text).entries == (entry,)
 
 
 def test_images_may_be_named_by_files_whose_names_are_not_utf8(tmp_path: Path) -> None:
