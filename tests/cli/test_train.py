@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -138,10 +139,13 @@ def test_every_setting_reaches_the_run(asked: Any) -> None:
         assert asked(words)[0] == replace(TrainConfig(), **changes), words
 
 
-def test_every_option_reaches_the_run(asked: Any, tmp_path: Path) -> None:
+def test_every_option_reaches_the_run(
+    asked: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/bin/relqa", "train", "--out", "a b"])
     _, usual = asked("")
     assert (usual["photos"], usual["out"]) == (Path("here"), tmp_path / "w.safetensors")
-    assert usual["command"].startswith("relqa ")
+    assert usual["command"] == "relqa train --out 'a b'"
     assert {"commit", "progress"} <= set(usual)
     for words, changes in {
         "--initial relqa-base": {"initial": "relqa-base"},
