@@ -80,7 +80,7 @@ class LoadedImage(NamedTuple):
     pixels: Tensor
     """3×H×W float32 in [0, 1], sRGB."""
     notes: tuple[str, ...]
-    """Sentences on what was done beyond decoding (compositing, colour conversion), mostly none."""
+    """Sentences on what was done beyond decoding (compositing, conversion), mostly none."""
 
 
 def read_image(path: str | os.PathLike[str]) -> Tensor:
@@ -111,7 +111,8 @@ def load_image(path: str | os.PathLike[str]) -> LoadedImage:
     """Read an image file as a person would expect to see it.
 
     * 8- and 16-bit PNG, TIFF (grey of 12 bits, too), PPM and PGM, JPEG, WebP, AVIF, JPEG 2000, BMP
-      and whatever else Pillow reads; 16 bits per sample keep their precision, in colour too.
+      and whatever else Pillow reads; 16 bits per sample keep their precision, in colour too. AVIF
+      and colour JPEG 2000 of more than 8 bits are reduced to 8, with a note.
     * Grey, bilevel and palette images become RGB; CMYK is converted.
     * The EXIF orientation is applied; damaged EXIF data are left out, with a note.
     * An embedded colour profile other than sRGB is converted to sRGB (8-bit colour images), with
@@ -196,6 +197,9 @@ def _decode(path: Path, content: bytes) -> tuple[_Array, tuple[str, ...]]:
             white = 4095 if _raw_mode(image) == "I;12" else 65535
             image.load()
             pixels, alpha = _decode_shallow(image, white, notes)
+            bits = _bits_of_codec(image, content)
+            if bits > 8 and image.mode not in _WITHOUT_CONVERSION:
+                notes.append(f"reduced from {bits} to 8 bits per sample by Pillow")
         # Read after loading: Pillow turns TIFFs by itself and then forgets the tag.
         orientation = _orientation(image, notes)
     if alpha is not None and bool((alpha < 1).any()):
@@ -204,6 +208,20 @@ def _decode(path: Path, content: bytes) -> tuple[_Array, tuple[str, ...]]:
         notes.append(f"transparent in {share:.0%} of its pixels: composited on mid-grey")
     oriented = _orient(pixels, orientation)
     return np.ascontiguousarray(oriented.transpose(2, 0, 1), dtype=np.float32), tuple(notes)
+
+
+def _bits_of_codec(image: PilImage.Image, content: bytes) -> int:
+    """Bits per sample in JPEG 2000 and AVIF files, of which Pillow says nothing; 8 for others."""
+    if image.format == "JPEG2000":
+        # ISO/IEC 15444-1, A.5.1: the start of the codestream, its sizes, each component's depth.
+        sizes = content[content.find(b"\xff\x4f\xff\x51") :]
+        count = int.from_bytes(sizes[40:42], "big")
+        return max(((depth & 0x7F) + 1 for depth in sizes[42 : 42 + 3 * count : 3]), default=8)
+    if image.format == "AVIF":
+        # AV1 in ISOBMFF, 2.3: the third byte after the box's name says high_bitdepth, twelve_bit.
+        box = content.find(b"av1C")
+        return 8 + 2 * (content[box + 6] >> 5 & 0b11).bit_count()
+    return 8
 
 
 def _decode_netpbm(image: PilImage.Image, content: bytes) -> _Array | None:

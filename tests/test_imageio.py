@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import pickle
 import struct
 import zlib
@@ -489,3 +490,51 @@ def test_error_survives_pickling() -> None:
     error = pickle.loads(pickle.dumps(ImageReadError("a.png", "no such file")))
     assert str(error) == "a.png: no such file"
     assert isinstance(error, ValueError)
+
+
+# 8×8 pixels of middle grey in AV1 of 10 and 12 bits, which Pillow does not write.
+TEN_BITS = (
+    "0000WW^{RQVRmU|00000VRmU|ZE0pPZE0a<O+hh10002%ZDn*}000000000XXk=`10000000000aA{+70000000000"
+    "00000000004sdC7Z2$lO000310016oY;R)#0000)000310RR910RR926951J7XSbNC~0YKW&i*H00031000_kZf0cy"
+    "000000RRADb}%tRZ)|UJ00000YH4tCZ~y=ROKEUpZvX%Q6lrsCWdHyG000002mk;82mk;85O8UDX#fBK00RmN3IG5A"
+    "3}JRLLxCVb000006Ju{|a&BX6cmM(b0ssJj0000NX>e^}0000000001009I60)qqq0019tWMOm?015~=2)|<j0sxRQ"
+    "2@n7PPSy!g`xp"
+)
+TWELVE_BITS = (
+    "0000SW^{RQVRmU|00000VRmU|ZE0pPZE0a<0002%ZDn*}000000000XXk=`10000000000aA{+7000000000000000"
+    "000004sdC7Z2$lO000310016oY;R)#0000)000310RR910RR924*&oF7XSbNC~0YKW&i*H00031000_kZf0cy00000"
+    "0RRADb}%tRZ)|UJ00000YH4tCZ~y=ROKEUpZvX%Q6lrsCWdHyG000002mk;82mk;85O8UDX#fBK00RsR3;+NC3}JRL"
+    "LxDhG000006Ju{|a&BX6cmM(b0ssJj0000NX>e^}0000000001009I60)qqq0019tWMOm?0160L2)|=MfPf-02@n7P"
+    "PSy!g`xp"
+)
+
+
+@pytest.mark.parametrize(("text", "bits"), [(TEN_BITS, 10), (TWELVE_BITS, 12)])
+def test_avif_of_more_bits_is_reduced_with_a_note(tmp_path: Path, text: str, bits: int) -> None:
+    image = load_image(write(tmp_path / "a.avif", base64.b85decode(text)))
+    assert image.notes == (f"reduced from {bits} to 8 bits per sample by Pillow",)
+    torch.testing.assert_close(image.pixels, torch.full((3, 8, 8), 128 / 255))
+    Image.new("RGB", (8, 8)).save(tmp_path / "b.avif")
+    assert load_image(tmp_path / "b.avif").notes == ()
+
+
+@pytest.mark.parametrize("bare", [True, False])
+@pytest.mark.parametrize("bits", [8, 10, 16])
+def test_colour_jpeg_2000_of_more_bits_is_reduced_with_a_note(
+    tmp_path: Path, bits: int, bare: bool
+) -> None:
+    path = tmp_path / "a.jp2"
+    Image.new("RGB", (8, 8), (40, 80, 120)).save(path, no_jp2=bare)
+    content = bytearray(path.read_bytes())
+    sizes = content.find(b"\xff\x4f\xff\x51")
+    content[sizes + 42 : sizes + 51 : 3] = bytes([bits - 1]) * 3
+    notes = load_image(write(path, bytes(content))).notes
+    assert notes == ((f"reduced from {bits} to 8 bits per sample by Pillow",) if bits > 8 else ())
+
+
+def test_grey_jpeg_2000_keeps_its_bits(tmp_path: Path) -> None:
+    samples = (np.arange(64, dtype=np.uint16) * 1000).reshape(8, 8)
+    Image.fromarray(samples).save(tmp_path / "a.jp2")
+    image = load_image(tmp_path / "a.jp2")
+    assert image.notes == ()
+    assert torch.equal(image.pixels[0], torch.from_numpy(samples / np.float32(65535)))
