@@ -332,7 +332,7 @@ def _advice(low: float, high: float) -> str:
         return "for images in [0, 255], pass data_range=255"
     if low >= 0 and 255 < high <= 65535:
         # A dark image of more bits looks like a bright one of fewer: all that it may be are named.
-        bits = [str(bits) for bits in (10, 12, 16) if high < 2**bits]
-        whites = [f"data_range={2 ** int(each) - 1}" for each in bits]
-        return f"for {' / '.join(bits)}-bit images, pass {' / '.join(whites)}"
+        depths = [bits for bits in (10, 12, 16) if high < 2**bits]
+        whites = " / ".join(f"data_range={2**bits - 1}" for bits in depths)
+        return f"for {' / '.join(map(str, depths))}-bit images, pass {whites}"
     return 'pass the right data_range, or on_out_of_range="clamp" (or "ignore") for an overshoot'
