@@ -7,7 +7,14 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from relqa_loss._inputs import prepare_weight
+from relqa_loss._pairs import encode_reference
+from relqa_loss._parts import values_in_parts
+from relqa_loss.network._precision import full_precision
+from relqa_loss.network.model import ParityNetwork
 
 PreferBy = Literal["distance", "score"]
 """The figure that decides which of two images is the better one."""
@@ -59,3 +66,31 @@ def preference(lead: Tensor, slope: float) -> Tensor:
     step = (lead.sign() + 1) / 2
     # The sign of NaN is 0, which would make a tie of an image that could not be measured.
     return torch.where(lead.isnan(), lead, step)
+
+
+def preference_values(
+    network: ParityNetwork,
+    image: Tensor,
+    baseline: Tensor,
+    reference: Tensor,
+    *,
+    slope: float,
+    margin: float,
+    detach_baseline: bool,
+    factors: Tensor | None,
+    weight: Tensor | None,
+) -> Tensor:
+    """The N values of :func:`~relqa_loss.preference_loss`, from prepared images."""
+
+    def leads(image: Tensor, baseline: Tensor, reference: Tensor, cells: Tensor | None) -> Tensor:
+        encoded = encode_reference(network, reference, structure=False)
+        wanted = torch.is_grad_enabled() and not detach_baseline
+        with torch.set_grad_enabled(wanted):
+            theirs = network.distance(encoded, baseline, factors, cells)
+        return log_lead(network.distance(encoded, image, factors, cells), theirs)
+
+    cells = prepare_weight(weight, reference)
+    reference = reference.detach()
+    with full_precision(reference):
+        lead = values_in_parts(leads, image, baseline, reference, cells, maps=factors is not None)
+        return F.softplus(slope * (margin - lead))

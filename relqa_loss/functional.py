@@ -7,21 +7,17 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from relqa_loss._inputs import (
     OnOutOfRange,
     Reduction,
     channel_factors,
-    check_factor,
     check_options,
-    keepable,
     prepare_pair,
     prepare_triple,
     prepare_weight,
@@ -30,30 +26,18 @@ from relqa_loss._inputs import (
 )
 from relqa_loss._pairs import distances, encode_reference, maps, maps_and_distances, relations
 from relqa_loss._parts import values_in_parts
-from relqa_loss._preference import PreferBy, check_preference, log_lead, preference
+from relqa_loss._preference import (
+    PreferBy,
+    check_preference,
+    log_lead,
+    preference,
+    preference_values,
+)
+from relqa_loss._weighted import RELATIONAL_WEIGHT, Base, check_factors, weighted_values
 from relqa_loss.network._precision import full_precision
 from relqa_loss.network.model import ParityNetwork, Relation
-from relqa_loss.network.pretrained import (
-    DEFAULT_WEIGHTS,
-    WeightsRecord,
-    find_weights,
-    load_record,
-    stamp,
-)
-
-RELATIONAL_WEIGHT = 0.003
-"""Of the distance beside a pixel error, by default: measured in ``docs/recipes.md``."""
-
-Base = Literal["charbonnier", "l1", "l2"] | Callable[[Tensor, Tensor], Tensor]
-"""A per-pixel error: a name, or ``base(preds, target)`` that returns N×C×H×W."""
-
-_CHARBONNIER_EPS = 1e-3
-
-_networks: dict[tuple[str, str, torch.dtype], ParityNetwork] = {}
-"""By hash of the weights, device and dtype."""
-_records: dict[str, tuple[tuple[int, ...], WeightsRecord]] = {}
-"""By name or path as it was given: what its files were then, and what was read of them."""
-_lock = threading.Lock()
+from relqa_loss.network.pretrained import DEFAULT_WEIGHTS
+from relqa_loss.network.shared import network_dtype, network_for
 
 
 def relate(
@@ -513,113 +497,6 @@ def preference_loss(
     return reduce_batch(values, reduction)
 
 
-def preference_values(
-    network: ParityNetwork,
-    image: Tensor,
-    baseline: Tensor,
-    reference: Tensor,
-    *,
-    slope: float,
-    margin: float,
-    detach_baseline: bool,
-    factors: Tensor | None,
-    weight: Tensor | None,
-) -> Tensor:
-    """The N values of :func:`preference_loss`, from prepared images."""
-
-    def leads(image: Tensor, baseline: Tensor, reference: Tensor, cells: Tensor | None) -> Tensor:
-        encoded = encode_reference(network, reference, structure=False)
-        wanted = torch.is_grad_enabled() and not detach_baseline
-        with torch.set_grad_enabled(wanted):
-            theirs = network.distance(encoded, baseline, factors, cells)
-        return log_lead(network.distance(encoded, image, factors, cells), theirs)
-
-    cells = prepare_weight(weight, reference)
-    reference = reference.detach()
-    with full_precision(reference):
-        lead = values_in_parts(leads, image, baseline, reference, cells, maps=factors is not None)
-        return F.softplus(slope * (margin - lead))
-
-
-def check_factors(base: object, map_gain: float, relational_weight: float) -> None:
-    """Check the options of :func:`spatial_map_weighted_loss`.
-
-    Raises:
-        TypeError: If ``base`` is neither a string nor callable, or a factor is not a number.
-        ValueError: For an unknown name, or factors that are negative or not finite.
-    """
-    if isinstance(base, str):
-        if base not in _BASES:
-            raise ValueError(f"base must be one of {sorted(_BASES)} or a callable, got {base!r}")
-    elif not callable(base):
-        raise TypeError(f"base must be a name or a callable, got {type(base).__name__}")
-    for name, value in (("map_gain", map_gain), ("relational_weight", relational_weight)):
-        check_factor(name, value)
-
-
-def weighted_values(
-    network: ParityNetwork,
-    preds: Tensor,
-    target: Tensor,
-    image: Tensor,
-    reference: Tensor,
-    *,
-    data_range: float,
-    base: Base,
-    factors: Tensor | None,
-    detach_maps: bool,
-    map_gain: float,
-    relational_weight: float,
-    weight: Tensor | None,
-) -> Tensor:
-    """The N values of :func:`spatial_map_weighted_loss`, from raw and from prepared images."""
-    with full_precision(reference):
-        cells = prepare_weight(weight, reference)
-        height, width = reference.shape[-2:]
-        # The base sees what clamping would cut, or values out of range would have no gradient.
-        raw = preds.to(image.dtype) / data_range, target.to(image.dtype) / data_range
-        measure = _BASES[base] if isinstance(base, str) else base
-        error = measure(*raw)
-        if (
-            error.ndim != 4
-            or error.shape[0] != image.shape[0]
-            or error.shape[2:] != (height, width)
-        ):
-            raise ValueError(
-                f"base must return an error per pixel, N×C×{height}×{width}, got shape "
-                f"{tuple(error.shape)}"
-            )
-        error = error.to(image.dtype).mean(1, keepdim=True)
-        distance: Tensor | None = None
-        if map_gain or relational_weight:
-            # Constant maps and no distance: nothing to differentiate.
-            wanted = torch.is_grad_enabled() and (True if relational_weight else not detach_maps)
-            with torch.set_grad_enabled(wanted):
-                if relational_weight:
-                    found, distance = maps_and_distances(
-                        network, image, reference, factors, cells, structure=False
-                    )
-                else:
-                    found = maps(network, image, reference)
-            if detach_maps:
-                found = found.detach()
-            if factors is not None:
-                found = found * factors[:, None, None]
-            visible = found.abs().sum(1, keepdim=True)
-            error = error * (1 + map_gain * upsample_maps(visible, (height, width)))
-        values = weighted_mean(error, weight)
-        return values if distance is None else values + relational_weight * distance
-
-
-def weighted_mean(error: Tensor, weight: Tensor | None) -> Tensor:
-    """The mean of every image's N×1×H×W errors, weighted alike; 0 where all weights are."""
-    if weight is None:
-        return error.mean((1, 2, 3))
-    share = keepable(weight.to(error.dtype)).expand(error.shape[0], -1, -1, -1)
-    total = share.sum((1, 2, 3))
-    return (share * error).sum((1, 2, 3)) / torch.where(total > 0, total, 1.0)
-
-
 def channel_tensor(
     channel_weights: Mapping[str, float] | None, network: ParityNetwork
 ) -> Tensor | None:
@@ -628,55 +505,6 @@ def channel_tensor(
         return None
     factors = channel_factors(channel_weights, network.channels)
     return torch.tensor(factors, device=network.scale.device, dtype=network.scale.dtype)
-
-
-def network_for(
-    weights: str | os.PathLike[str], device: torch.device, dtype: torch.dtype
-) -> ParityNetwork:
-    """The shared network for these weights, device and dtype; loaded at the first request, and
-    when a file has been written anew."""
-    record = weights if isinstance(weights, WeightsRecord) else _looked_up(weights)
-    network = None if record is None else _networks.get((record.sha256, str(device), dtype))
-    if network is not None:
-        return network
-    if record is None or torch.compiler.is_compiling():
-        # Files cannot be read inside a graph. Without fullgraph=True this falls back to eager.
-        raise RuntimeError(
-            "call the function once before compiling it, or compile a RelationalLoss module"
-        )
-    # As a decorator, disable would import the compiler with this package: one second.
-    started = "torch._dynamo" in sys.modules
-    load = torch.compiler.disable(_load) if started else _load  # type: ignore[no-untyped-call]
-    return load(record, device, dtype)
-
-
-def _looked_up(weights: str | os.PathLike[str]) -> WeightsRecord | None:
-    """What a name or path stands for now; while compiling, what it stood for when last asked, or
-    None if it never was."""
-    name = os.fspath(weights)
-    known = _records.get(name)
-    if not torch.compiler.is_compiling():
-        now = stamp(weights)
-        if known is None or (now and known[0] != now):
-            known = _records[name] = (now, find_weights(weights))
-    return None if known is None else known[1]
-
-
-def network_dtype(preds: Tensor) -> torch.dtype:
-    """Float64 for float64 images, else float32: half precision is not enough for differences."""
-    return torch.float64 if preds.dtype == torch.float64 else torch.float32
-
-
-def _load(record: WeightsRecord, device: torch.device, dtype: torch.dtype) -> ParityNetwork:
-    key = (record.sha256, str(device), dtype)
-    with _lock:
-        network = _networks.get(key)
-        if network is None:
-            network = load_record(record)
-            with torch.inference_mode(False), torch._C._DisableFuncTorch():
-                network = network.to(device=device, dtype=dtype)
-            _networks[key] = network
-        return network
 
 
 def _prepare(
@@ -706,23 +534,3 @@ def _prepare_three(
         preds, baseline, target, dtype=dtype, data_range=data_range, on_out_of_range=on_out_of_range
     )
     return network_for(weights, image.device, dtype), image, other, reference
-
-
-def _charbonnier(preds: Tensor, target: Tensor) -> Tensor:
-    # Less eps, so that it is zero at identity.
-    return torch.sqrt((preds - target).square() + _CHARBONNIER_EPS**2) - _CHARBONNIER_EPS
-
-
-def _l1(preds: Tensor, target: Tensor) -> Tensor:
-    return F.l1_loss(preds, target, reduction="none")
-
-
-def _l2(preds: Tensor, target: Tensor) -> Tensor:
-    return F.mse_loss(preds, target, reduction="none")
-
-
-_BASES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "charbonnier": _charbonnier,
-    "l1": _l1,
-    "l2": _l2,
-}

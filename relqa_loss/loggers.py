@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from relqa_loss.functional import network_dtype, network_for, relate
+from relqa_loss.functional import relate
 from relqa_loss.network.model import Relation
 from relqa_loss.network.pretrained import DEFAULT_WEIGHTS
+from relqa_loss.network.shared import network_dtype, network_for
 from relqa_loss.plotting import plot_relation
 from relqa_loss.words import describe
 

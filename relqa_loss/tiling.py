@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from relqa_loss._inputs import OnOutOfRange, check_options, check_pair, prepare_pair
-from relqa_loss.functional import network_dtype, network_for
 from relqa_loss.network._layout import GRID
 from relqa_loss.network._precision import full_precision
 from relqa_loss.network.model import MAP_STRIDE, sharpened
 from relqa_loss.network.pretrained import DEFAULT_WEIGHTS
+from relqa_loss.network.shared import network_dtype, network_for
 
 MARGIN = 128
 """Pixels around a tile that are measured with it; what lies farther away does not reach it."""

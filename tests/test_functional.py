@@ -29,7 +29,7 @@ from relqa_loss import (
     spatial_map_weighted_loss,
 )
 from relqa_loss.metrics import RelationalDistance
-from relqa_loss.network import find_weights
+from relqa_loss.network import find_weights, shared
 from relqa_loss.network.pretrained import WeightsRecord, load_record
 
 REDUCED = (relational_distance, relational_score, spatial_map_weighted_loss)
@@ -319,8 +319,8 @@ def test_one_network_is_loaded_even_by_many_threads(
         time.sleep(0.05)  # long enough for every thread to arrive
         return load_record(record)
 
-    monkeypatch.setattr(functional, "load_record", count)
-    monkeypatch.setattr(functional, "_networks", {})
+    monkeypatch.setattr(shared, "load_record", count)
+    monkeypatch.setattr(shared, "_networks", {})
     results: list[Tensor] = []
     threads = [
         threading.Thread(target=lambda: results.append(relational_distance(*pair)))
@@ -340,7 +340,7 @@ def test_one_network_is_loaded_even_by_many_threads(
 def test_the_users_random_numbers_are_not_consumed(
     monkeypatch: pytest.MonkeyPatch, pair: tuple[Tensor, Tensor]
 ) -> None:
-    monkeypatch.setattr(functional, "_networks", {})
+    monkeypatch.setattr(shared, "_networks", {})
     before = torch.get_rng_state()
     relational_distance(*pair)
     RelationalLoss()
@@ -351,7 +351,7 @@ def test_the_users_random_numbers_are_not_consumed(
 def test_first_use_in_inference_mode_does_not_spoil_training(
     monkeypatch: pytest.MonkeyPatch, pair: tuple[Tensor, Tensor]
 ) -> None:
-    monkeypatch.setattr(functional, "_networks", {})
+    monkeypatch.setattr(shared, "_networks", {})
     with torch.inference_mode():
         relational_distance(*pair)
         loss = RelationalLoss(channel_weights={"noise": 2.0})
@@ -372,9 +372,9 @@ def test_first_use_may_be_within_a_transform(
     def distance(preds: Tensor, target: Tensor) -> Tensor:
         return relational_distance(preds[None], target[None])
 
-    monkeypatch.setattr(functional, "_networks", {})
+    monkeypatch.setattr(shared, "_networks", {})
     torch.testing.assert_close(torch.func.vmap(distance)(preds, target), expected.detach())
-    monkeypatch.setattr(functional, "_networks", {})
+    monkeypatch.setattr(shared, "_networks", {})
     found = torch.func.vmap(torch.func.grad(distance))(preds, target)
     torch.testing.assert_close(found, leaf.grad, atol=1e-5, rtol=1e-4)
     # What it leaves for later calls is a network like any other.
@@ -385,7 +385,7 @@ def test_default_device_and_dtype_do_not_matter(
     monkeypatch: pytest.MonkeyPatch, pair: tuple[Tensor, Tensor]
 ) -> None:
     expected, loss = relational_distance(*pair), RelationalLoss()(*pair)
-    monkeypatch.setattr(functional, "_networks", {})
+    monkeypatch.setattr(shared, "_networks", {})
     with torch.device("meta"):
         assert torch.equal(relational_distance(*pair), expected)
         assert torch.equal(RelationalLoss()(*pair), loss)
@@ -399,7 +399,7 @@ def test_the_default_dtype_does_not_round_the_weights(
 ) -> None:
     # As Lightning sets it around each step with precision="bf16-true".
     expected, buffers = relate(*pair, weights=weights), list(load_pretrained(weights).buffers())
-    monkeypatch.setattr(functional, "_networks", {})
+    monkeypatch.setattr(shared, "_networks", {})
     torch.set_default_dtype(dtype)
     try:
         relate(*pair, weights=weights)
@@ -447,7 +447,7 @@ def test_a_file_that_is_written_anew_is_read_anew(
 def test_weights_that_were_replaced_before_their_first_use_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pair: tuple[Tensor, Tensor]
 ) -> None:
-    monkeypatch.setattr(functional, "_networks", {})
+    monkeypatch.setattr(shared, "_networks", {})
     path = tmp_path / "mine.safetensors"
     record = find_weights()
     path.write_bytes(record.path.read_bytes())
@@ -470,7 +470,7 @@ def test_compiling_a_function_before_its_first_use(
 ) -> None:
     expected = relational_distance(*pair)
     for whole in (True, False):
-        monkeypatch.setattr(functional, "_networks", {})
+        monkeypatch.setattr(shared, "_networks", {})
         torch._dynamo.reset()
         compiled = torch.compile(relational_distance, fullgraph=whole, backend="aot_eager")
         if whole:

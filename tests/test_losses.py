@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from relqa_loss import RelationalLoss, SpatialMapWeightedLoss, relational_distance
-from relqa_loss.functional import RELATIONAL_WEIGHT
+from relqa_loss._weighted import RELATIONAL_WEIGHT
 from relqa_loss.network import find_weights
 
 Loss = RelationalLoss | SpatialMapWeightedLoss

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,13 @@ from torch import Tensor, nn
 from relqa_loss import (
     PreferenceLoss,
     RelationalLoss,
-    functional,
     preference_loss,
     relational_distance,
     relational_preference,
     relational_score,
 )
 from relqa_loss.metrics import RelationalPreference
-from relqa_loss.network import find_weights
+from relqa_loss.network import Encoding, ParityNetwork, find_weights
 
 EPS = 1e-3
 Triple = tuple[Tensor, Tensor, Tensor]
@@ -289,17 +289,18 @@ def test_descending_beats_the_baseline(triple: Triple) -> None:
 
 
 def test_the_reference_is_encoded_once(triple: Triple, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-    original = functional.encode_reference
+    encoded = []
+    original = ParityNetwork.encode
 
-    def count(*args: object, **options: bool) -> object:
-        calls.append(1)
-        return original(*args, **options)  # type: ignore[arg-type]
+    def encode(network: ParityNetwork, image: Tensor, **options: bool) -> Encoding:
+        encoded.append(image)
+        return original(network, image, **options)
 
-    monkeypatch.setattr(functional, "encode_reference", count)
-    PreferenceLoss()(*triple)
-    relational_preference(*triple, by="score")
-    assert len(calls) == 2
+    monkeypatch.setattr(ParityNetwork, "encode", encode)
+    for prefer in (PreferenceLoss(), partial(relational_preference, by="score")):
+        encoded.clear()
+        prefer(*triple)
+        assert sum(torch.equal(image, triple[2]) for image in encoded) == 1
 
 
 @pytest.mark.filterwarnings("error")
