@@ -36,7 +36,8 @@ class Change(NamedTuple):
     amount: float
     """Signed mean severity over the place (the whole image if there is none)."""
     place: str
-    """``near edges``, ``in the upper left`` …, or empty where it is spread out."""
+    """``near edges``, ``in the upper left`` …, or empty where it is spread out; with ``in places``
+    before it, the amount is that of its strongest cells alone."""
 
     def __str__(self) -> str:
         # A third party's channel has no words of its own.
@@ -158,11 +159,11 @@ def _locate(
     amount = float(region.mean())
     if amount * sign >= VISIBLE:
         return Change(name, amount, best)
-    # Strong in a few cells that no place describes.
+    # Strong in a few cells, which no place describes or of which the place's mean says nothing.
     strong = part >= 0.5 * float(part.max())
     local = float(signed[strong].mean())
-    if not best and local * sign >= 2 * SLIGHT and float(strong.float().mean()) >= 0.002:
-        return Change(name, local, "in places")
+    if local * sign >= 2 * SLIGHT and float(strong.float().mean()) >= 0.002:
+        return Change(name, local, f"in places {best}".strip())
     return None
 
 

@@ -120,11 +120,16 @@ def test_both_directions_in_different_places() -> None:
     assert describe(one) == "blurrier by 0.40 in the right half, sharper by 0.30 in the left half"
 
 
-def test_small_strong_spots_are_found() -> None:
+@pytest.mark.parametrize(("value", "words"), [(0.9, "more corrupted"), (-0.9, "less corrupted")])
+def test_small_strong_spots_are_found(value: float, words: str) -> None:
     one = maps(64)
     for row, column in ((3, 3), (3, 60), (60, 3), (60, 60), (30, 31)):
-        one[CHANNELS.index("corruption"), row : row + 2, column : column + 2] = 0.9
-    assert describe(one) == "more corrupted by 0.90 in places"
+        one[CHANNELS.index("corruption"), row : row + 2, column : column + 2] = value
+    assert describe(one) == f"{words} by 0.90 in places"
+    # A block of 28×28 pixels, of which the quarter's mean says nothing.
+    alone = maps(64)
+    alone[CHANNELS.index("corruption"), 3:10, 40:47] = value
+    assert describe(alone) == f"{words} by 0.90 in places in the upper right"
 
 
 def test_only_the_strongest_are_named() -> None:
