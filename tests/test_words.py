@@ -59,6 +59,8 @@ def test_what_is_not_a_number_is_not_called_invisible(value: float) -> None:
         (slice(2, 6), slice(10, 15), "in the upper right"),
         (slice(0, 16), slice(8, 16), "in the right half"),
         (slice(0, 8), slice(0, 16), "in the upper half"),
+        (slice(8, 16), slice(0, 16), "in the lower half"),
+        (slice(10, 15), slice(10, 15), "in the lower right"),
         (slice(6, 10), slice(6, 10), "in the centre"),
     ],
 )
@@ -103,6 +105,36 @@ def test_faint_edges_are_edges(step: float, seen: bool) -> None:
     assert describe(near, reference).endswith("near edges") == seen
 
 
+def test_structure_goes_before_a_position_that_fits_about_as_well() -> None:
+    reference = torch.full((3, 128, 128), 0.4)
+    texture = torch.rand(3, 128, 64, generator=torch.Generator().manual_seed(0))
+    reference[:, :, 64:] = texture
+    left = maps(32)
+    left[CHANNELS.index("noise"), :, :14] = 0.4
+    left[CHANNELS.index("noise"), :, 14:16] = 0.5  # by the texture, so that the half fits better
+    assert describe(left).endswith("in the left half")
+    assert describe(left, reference).endswith("in flat areas")
+
+
+@pytest.mark.parametrize("width", [64, 192])
+def test_edges_of_one_colour_and_of_images_of_any_shape(width: int) -> None:
+    reference = torch.full((3, 64, width), 0.4)
+    reference[2, :, width // 2 :] = 0.9
+    near = torch.zeros(1, 16, width // 4)
+    near[..., width // 8 - 1 : width // 8 + 1] = 0.3
+    assert describe(near, reference, channels=["ringing"]) == "more ringing by 0.30 near edges"
+
+
+def test_of_edges_everywhere_the_strongest_count() -> None:
+    texture = torch.rand(1, 128, 128, generator=torch.Generator().manual_seed(0))
+    reference = (0.2 + 0.2 * texture).expand(3, -1, -1).clone()
+    reference[:, :, 64:] += 0.4
+    near = maps(32)
+    near[CHANNELS.index("ringing"), :, 15:17] = 0.6
+    assert describe(near, reference).endswith("near edges")
+    assert not describe(near).endswith("near edges")
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_scatter_against_the_main_direction_is_not_named(sign: int) -> None:
     one = maps()
@@ -120,6 +152,13 @@ def test_both_directions_in_different_places() -> None:
     assert describe(one) == "blurrier by 0.40 in the right half, sharper by 0.30 in the left half"
 
 
+def test_each_direction_of_a_mixture_is_named_for_itself() -> None:
+    one = maps()
+    one[0] = -0.5
+    one[0, ::2, ::2] = one[0, 1::2, 1::2] = 0.35
+    assert describe(one) == "sharper by 0.35 in places, slightly blurrier by 0.08"
+
+
 @pytest.mark.parametrize(("value", "words"), [(0.9, "more corrupted"), (-0.9, "less corrupted")])
 def test_small_strong_spots_are_found(value: float, words: str) -> None:
     one = maps(64)
@@ -132,11 +171,11 @@ def test_small_strong_spots_are_found(value: float, words: str) -> None:
     assert describe(alone) == f"{words} by 0.90 in places in the upper right"
 
 
-def test_only_the_strongest_are_named() -> None:
+@pytest.mark.parametrize("most", [None, 2, MOST + 2])
+def test_only_the_strongest_are_named(most: int | None) -> None:
     every = torch.linspace(0.2, 0.8, len(CHANNELS))[:, None, None].expand(-1, 8, 8)
-    found = changes(every)
-    assert len(found) == MOST
-    assert [change.channel for change in found] == list(reversed(CHANNELS))[:MOST]
+    found = changes(every) if most is None else changes(every, most=most)
+    assert [change.channel for change in found] == list(reversed(CHANNELS))[: most or MOST]
 
 
 def test_unknown_channels_have_words() -> None:
@@ -148,11 +187,25 @@ def test_shapes_are_checked() -> None:
         describe(torch.zeros(1, len(CHANNELS), 8, 8))
     with pytest.raises(ValueError, match="one per channel"):
         describe(torch.ones(3, 8, 8))
-    with pytest.raises(ValueError, match="3×H×W"):
-        describe(maps(noise=1), torch.zeros(1, 32, 32))
+    with pytest.raises(ValueError, match="one per channel"):
+        describe(torch.ones(len(CHANNELS), 1, 8, 8))
+    for shape in ((1, 32, 32), (1, 3, 32, 32), (3, 3, 32, 32)):
+        with pytest.raises(ValueError, match="3×H×W"):
+            describe(maps(noise=1), torch.zeros(shape))
 
 
 def test_odd_sizes_and_gradients() -> None:
     one = torch.full((len(CHANNELS), 13, 9), 0.2, requires_grad=True)
     assert "by 0.20" in describe(one, torch.rand(3, 50, 35))
     assert "by 0.20" in describe(torch.full((len(CHANNELS), 1, 1), 0.2), torch.rand(3, 4, 4))
+
+
+def test_half_precision() -> None:
+    """Whose sums end at 65504, and for which there are no quantiles."""
+    reference = torch.full((3, 64, 64), 0.5)
+    reference[:, :, 32:] = 1.0
+    one = torch.zeros(1, 512, 512)
+    one[0, :, :256] = 0.75
+    words = describe(one, reference, channels=["noise"])
+    assert words == "noisier by 0.75 in the left half"
+    assert describe(one.half(), reference.half(), channels=["noise"]) == words
