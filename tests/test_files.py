@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,11 +14,29 @@ from relqa_loss.cli._common import images_in, write_text
 
 
 def test_files_are_replaced_and_folders_made(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "a.txt"
+    path = tmp_path / "new" / "deeper" / "a.txt"
     for content in (b"one", b"two"):
         write_atomically(path, content)
         assert path.read_bytes() == content
         assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_disk_that_is_full_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"old")
+    whole = Path.write_bytes
+
+    def half(self: Path, content: bytes) -> int:
+        whole(self, content[:1])
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(OSError, match="no space left"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with a name")
@@ -66,11 +86,30 @@ def test_a_linked_folder_has_every_name_or_one_and_circles_end(tmp_path: Path) -
     (here / "x").symlink_to(there)
     (here / "y").symlink_to(there)
     (here / "gone").symlink_to(tmp_path / "nowhere")
-    (here / "b.png").write_bytes(b"")
+    for name in ("z.png", "b.png", "._b.png"):
+        (here / name).write_bytes(b"")
     once, always = (
         [path.relative_to(here).as_posix() for path in files_below(here, every_name=every_name)]
         for every_name in (False, True)
     )
-    assert once == ["b.png", "gone", "x/deep/a.png"]
-    assert always == ["b.png", "gone", "x/deep/a.png", "y/deep/a.png"]
-    assert images_in(here) == [here / "b.png", here / "x/deep/a.png", here / "y/deep/a.png"]
+    assert once == ["b.png", "gone", "x/deep/a.png", "z.png"]
+    assert always == ["b.png", "gone", "x/deep/a.png", "y/deep/a.png", "z.png"]
+    assert files_below(here) == [here / name for name in once]
+    assert images_in(here) == [here / name for name in always if name != "gone"]
+
+
+def test_a_folder_that_may_not_be_looked_into_is_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("mine", "theirs"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").write_bytes(b"")
+    look = Path.iterdir
+
+    def refused(self: Path) -> Iterator[Path]:
+        if self.name == "theirs":
+            raise PermissionError(errno.EACCES, "no permission", str(self))
+        return look(self)
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    assert files_below(tmp_path) == [tmp_path / "mine" / "a.png"]
