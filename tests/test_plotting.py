@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -90,6 +91,36 @@ def test_the_data_drawn_is_the_data_given(pair, relation) -> None:  # type: igno
     assert torch.allclose(torch.tensor(shown["image"].get_array()), pair[1][0].permute(1, 2, 0))
 
 
+def test_what_is_drawn_where_nothing_is_said_of_it(pair, relation) -> None:  # type: ignore[no-untyped-def]
+    figure = plot_relation(*pair, relation, channels=["ringing", "noise"])
+    shown = {axes.get_title(loc="left"): axes for axes in figure.axes if axes.images}
+    where = shown["where they differ"]
+    total = relation.maps[0].abs().sum(0)
+    assert torch.equal(torch.tensor(where.images[0].get_array().data), total)
+    assert where.images[0].get_clim() == pytest.approx((0, float(total.max())))
+    assert where.get_title(loc="right") == "sum of |maps|"
+    assert shown["noise"].get_title(loc="right") == "mean −0.30"
+    assert shown["ringing"].get_title(loc="right") == "mean +0.20"
+    # The scale is that of the maps that are drawn.
+    [faint] = (
+        axes.images[0].get_clim()
+        for axes in plot_relation(*pair, relation, channels=["ringing"]).axes
+        if axes.get_title(loc="left") == "ringing"
+    )
+    assert faint == pytest.approx((-0.2, 0.2))
+
+
+def test_tensors_of_a_training_are_drawn(pair, relation) -> None:  # type: ignore[no-untyped-def]
+    halves = [(2 * image).half().requires_grad_() for image in pair]  # beyond white
+    learned = relation._replace(maps=relation.maps.half().requires_grad_())
+    figure = plot_relation(*halves, learned, distance_map=learned.maps.sum(1))
+    shown = {axes.get_title(loc="left"): axes.images[0] for axes in figure.axes if axes.images}
+    expected = (2 * pair[0][0]).clamp(0, 1).permute(1, 2, 0)
+    drawn = torch.tensor(shown["reference"].get_array())
+    torch.testing.assert_close(drawn, expected, rtol=0, atol=1e-3)
+    assert shown["noise"].get_array().min() == pytest.approx(-0.6, abs=1e-3)
+
+
 def test_saves_without_pyplot(tmp_path: Path, pair, relation) -> None:  # type: ignore[no-untyped-def]
     import sys
 
@@ -129,13 +160,30 @@ def test_colourise_is_centred_on_zero_and_saturates() -> None:
         colourise(torch.zeros(2, 2), 0)
 
 
+def test_colours_lie_between_those_of_the_scale() -> None:
+    values = torch.linspace(-1, 1, 101)
+    table = [[int(colour[at : at + 2], 16) / 255 for colour in DIVERGING] for at in (1, 3, 5)]
+    nodes = np.linspace(-1, 1, len(DIVERGING))
+    expected = torch.tensor(np.array([np.interp(values, nodes, each) for each in table]))
+    found = colourise((0.3 * values)[None].requires_grad_(), 0.3)
+    torch.testing.assert_close(found[:, 0].double(), expected, rtol=0, atol=1e-5)
+    rough = colourise((0.3 * values)[None].half(), 0.3)
+    torch.testing.assert_close(rough, found, rtol=0, atol=5e-3)
+    unknown = colourise(torch.full((1, 1), torch.nan), 0.3)
+    assert torch.equal(unknown, colourise(torch.zeros(1, 1), 0.3))
+
+
 def test_limit() -> None:
+    assert symmetric_limit(torch.zeros(0)) == MIN_LIMIT
+    assert symmetric_limit(torch.full((3, 8, 8), 0.5).half()) == 0.5
     assert symmetric_limit(torch.zeros(3, 8, 8)) == MIN_LIMIT
     assert symmetric_limit(torch.full((3, 8, 8), -0.4)) == pytest.approx(0.4)
     assert symmetric_limit(torch.full((3, 8, 8), 4.0)) == 1.0
     one_outlier = torch.full((1, 100, 100), 0.2)
     one_outlier[0, 0, 0] = 1
     assert symmetric_limit(one_outlier) == pytest.approx(0.2)
+    one_outlier[0, 0] = 0.8  # a hundredth of them all
+    assert symmetric_limit(one_outlier) == pytest.approx(0.8)
 
 
 def test_order_of_channels() -> None:
@@ -144,5 +192,11 @@ def test_order_of_channels() -> None:
     assert strongest_channels(maps, 3) == (CHANNELS[7], CHANNELS[5], CHANNELS[0])
     with pytest.raises(ValueError, match="must be"):
         strongest_channels(maps[:, :3])
+    with pytest.raises(ValueError, match="must be"):
+        strongest_channels(torch.zeros(len(CHANNELS), 4))
+    # By magnitude, which does not cancel, and over the whole map, not where it is strongest.
+    mixed = torch.zeros(len(CHANNELS), 4, 4)
+    mixed[5, :, ::2], mixed[5, :, 1::2], mixed[2, 0, 0] = 0.5, -0.5, 1.0
+    assert strongest_channels(mixed, 2) == (CHANNELS[5], CHANNELS[2])
     assert direction_words("noise") == ("noisier", "smoother")
     assert direction_words("moire") == ("more moire", "less moire")
