@@ -10,7 +10,8 @@ import pytest
 import torch
 from cases import CASES, mean_distance, mean_score, pairs, profile, triples, wilson_bound, win_rate
 from tester import Case, assert_close, flat
-from torchmetrics import MetricCollection
+from torch import nn
+from torchmetrics import Metric, MetricCollection
 
 from relqa_loss import CHANNELS, functional, relational_distance, relational_score
 from relqa_loss.metrics import (
@@ -169,7 +170,9 @@ def test_sums_of_other_options_are_not_added(case: Case) -> None:
     same.load_state_dict(saved)
     assert case.read(same) == case.read(filled)
     same.merge_state(filled)
-    assert float(same.count) == 2 * float(filled.count)
+    same.merge_state(filled)
+    assert float(same.count) == 3 * float(filled.count)
+    assert torch.equal(same.options, filled.options)  # so that it can be merged itself
     with pytest.raises(RuntimeError, match="other weights or options"):
         other.load_state_dict(saved)
     assert float(other.count) == 0
@@ -184,6 +187,41 @@ def test_sums_of_other_options_are_not_added(case: Case) -> None:
     options = fresh.options.clone()
     fresh.load_state_dict(filled.state_dict())
     assert torch.equal(fresh.options, options)
+
+
+@EACH_CASE
+def test_sums_are_saved_with_the_model_they_are_of(case: Case) -> None:
+    def model(metric: Metric) -> nn.ModuleDict:
+        metric.persistent(True)
+        return nn.ModuleDict({"net": nn.Linear(1, 1), "val": metric})
+
+    filled, same, other = case.filled(), case.build(), case.build(channel_weights={"noise": 2.0})
+    saved = model(filled).state_dict()
+    model(same).load_state_dict(saved)
+    assert case.read(same) == case.read(filled)
+    options = other.options.clone()  # type: ignore[operator]
+    with pytest.raises(RuntimeError, match=r"val\.options: the state is of other weights"):
+        model(other).load_state_dict(saved)
+    filled.reset()
+    model(other).load_state_dict(model(filled).state_dict())
+    assert float(other.count) == 0  # type: ignore[arg-type]
+    assert torch.equal(other.options, options)  # type: ignore[arg-type]
+
+
+@EACH_CASE
+def test_sums_move_to_other_devices_in_their_precision(case: Case) -> None:
+    metric = case.build()
+    nn.ModuleList([metric]).to("meta", torch.float16)
+    assert metric.count.device.type == "meta"  # type: ignore[union-attr]
+    assert metric.count.dtype == torch.float64
+
+
+def test_options_are_those_given_even_if_what_held_them_changes() -> None:
+    factors = {"noise": 2.0}
+    metric = RelationalDistance(channel_weights=factors)
+    before = metric.version
+    factors["noise"] = 9.0
+    assert metric.version == before
 
 
 def test_intervals_of_other_confidence() -> None:
@@ -248,12 +286,27 @@ def test_profile_draws_its_values() -> None:
     import matplotlib.pyplot as plt
 
     metric = DistortionProfile()
-    value = metric(*pairs()[0].values())
-    _, axes = metric.plot()
-    labels = [label.get_text() for label in axes.get_yticklabels()]
-    assert labels == [name.replace("_", " ") for name in CHANNELS]
-    signed = [bar.get_width() for bar in axes.patches[len(CHANNELS) :]]
-    assert signed == pytest.approx([float(value[f"{name}_signed"]) for name in CHANNELS])
+    metric.update(**pairs()[0])
+    value = {name: float(number) for name, number in metric.compute().items()}
+    opposite = {n: -v if n.endswith("_signed") else 2 * v for n, v in value.items()}
+    for given, drawn in ((None, value), (opposite, opposite)):
+        _, axes = metric.plot(given)
+        labels = [label.get_text() for label in axes.get_yticklabels()]
+        assert labels == [name.replace("_", " ") for name in CHANNELS]
+        signed = [drawn[f"{name}_signed"] for name in CHANNELS]
+        absolute = [drawn[f"{name}_absolute"] for name in CHANNELS]
+        pale, bars = axes.patches[: len(CHANNELS)], axes.patches[len(CHANNELS) :]
+        assert [bar.get_width() for bar in bars] == pytest.approx(signed)
+        for bar, value_drawn in zip(bars, signed, strict=True):
+            red, _, blue, _ = bar.get_facecolor()
+            assert (red > blue) == (value_drawn > 0)
+        assert [bar.get_x() for bar in pale] == pytest.approx([-v for v in absolute])
+        assert [bar.get_x() + bar.get_width() for bar in pale] == pytest.approx(absolute)
+        low, high = axes.get_xlim()
+        assert low == -high
+        assert max(absolute) < high < 1.2 * max(absolute)
+        first, last = (bars[at].get_y() for at in (0, -1))
+        assert axes.transData.transform((0, first))[1] > axes.transData.transform((0, last))[1]
     plt.close("all")
 
 
