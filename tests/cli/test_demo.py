@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +16,18 @@ import torch
 from PIL import Image
 
 from relqa_loss import demo
-from relqa_loss.cli.main import main
+from relqa_loss.cli.demo import _command
+from relqa_loss.cli.main import build_parser, main
 from relqa_loss.demo import DemoConfig, Photographs, Restorer, degrade, train_restorer, training
+from relqa_loss.demo.data import degrade_for_test
 from relqa_loss.demo.report import _ticks
-from relqa_loss.demo.training import Validation, psnr
+from relqa_loss.demo.training import Validation, psnr, restore
 from relqa_loss.distortions._pillow import to_pillow
 from relqa_loss.imageio import read_image
 from relqa_loss.network import load_pretrained
 from relqa_loss.plotting import colourise, strongest_channels, symmetric_limit
 from relqa_loss.selection.best import BestCheckpoint
+from relqa_loss.words import describe
 
 
 @pytest.fixture
@@ -84,6 +88,8 @@ def test_report_is_complete_and_self_contained(
         assert Image.open(out / f"{name}.png").width > 100
     assert Image.open(out / "before.png").size == (129, 97)
     history = record["history"]
+    assert history[0]["loss"] is None  # NaN is not JSON
+    assert all(entry["loss"] > 0 for entry in history[1:])
     assert [entry["step"] for entry in history] == [0, 1, 2, 3]
     best = min(history, key=lambda entry: entry["distance"])
     assert record["chosen_step"] == best["step"]
@@ -101,7 +107,18 @@ def test_maps_in_the_report_are_the_networks(
     reference, before, after = (
         read_image(out / f"{name}.png")[None] for name in ("reference", "before", "after")
     )
-    maps = torch.cat([network(reference, image).maps for image in (before, after)])
+    relations = [network(reference, image) for image in (before, after)]
+    maps = torch.cat([relation.maps for relation in relations])
+    shown, chosen_on = json.loads((out / "figures.json").read_text("utf-8"))["photographs"]
+    assert (shown["part"], chosen_on["part"]) == ("show", "select")
+    for stage, image, relation in zip(("before", "after"), (before, after), relations, strict=True):
+        assert shown[stage]["distance"] == pytest.approx(float(relation.distance), rel=1e-4)
+        assert shown[stage]["score"] == pytest.approx(float(relation.score), rel=1e-3)
+        assert shown[stage]["psnr"] == pytest.approx(psnr(image, reference))
+        assert shown[stage]["words"] == describe(relation.maps[0], reference[0])
+    change = network(before, after)
+    assert shown["change"] == describe(change.maps[0], reference[0])
+    assert shown["score_after_against_before"] == pytest.approx(float(change.score), rel=1e-3)
     named = strongest_channels(maps, 5)
     assert re.findall(r'class="name"><b>([^<]+)', report) == [n.replace("_", " ") for n in named]
     index = [network.channels.index(name) for name in named]
@@ -187,6 +204,64 @@ def test_training_lowers_the_loss(tmp_path: Path, weights: str, small: Photograp
     assert restored.shape == (1, 3, 33, 35)
 
 
+def test_the_start_is_the_degraded_photograph_and_nobody_elses_numbers_are_drawn(
+    tmp_path: Path, weights: str, small: Photographs
+) -> None:
+    config = DemoConfig(steps=1, crop=32, batch=2, seed=3, weights=weights)
+    state = torch.random.get_rng_state()
+    start = train_restorer(small, config, tmp_path / "b.safetensors").history[0]
+    assert torch.equal(torch.random.get_rng_state(), state)
+    [photo] = small.select.values()
+    degraded = degrade_for_test(photo, 3)  # an untrained restorer changes nothing
+    relation = load_pretrained(weights)(photo[None], degraded[None])
+    assert start.distance == pytest.approx(float(relation.distance), rel=1e-4)
+    assert start.score == pytest.approx(float(relation.score), rel=1e-3)
+    assert start.psnr == pytest.approx(psnr(degraded, photo))
+
+
+def test_restored_images_are_those_of_a_file() -> None:
+    model = Restorer()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1)
+    restored = restore(model, torch.rand(3, 40, 40, generator=torch.Generator().manual_seed(0)))
+    assert not restored.requires_grad
+    assert restored.max() == 1  # beyond which it would be
+    assert torch.equal((255 * restored).round() / 255, restored)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--seconds", "2.5", "--force"],
+        ["--steps", "7", "--seed", "3", "--weights", "my weights.safetensors"],
+        ["--out", "a folder", "--device", "cpu", "--crop", "64", "--batch", "2"],
+    ],
+)
+def test_the_command_of_the_report_says_all_options(arguments: list[str]) -> None:
+    parser = build_parser()
+    given = parser.parse_args(["demo", *arguments])
+    name, *words = shlex.split(_command(given))
+    assert name == "relqa"
+    assert vars(parser.parse_args(words)) == vars(given)
+
+
+def test_options_reach_the_training(
+    tmp_path: Path, weights: str, small: Photographs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(photographs, config, checkpoint, on_progress):  # type: ignore[no-untyped-def]
+        seen.append((config, checkpoint))
+        raise ValueError("enough")
+
+    seen: list[tuple[DemoConfig, Path]] = []
+    monkeypatch.setattr(demo, "train_restorer", train)
+    options = ("--seconds", "2.5", "--batch", "3", "--crop", "64", "--seed", "5", "--device", "cpu")
+    assert main(["demo", "--out", str(tmp_path / "out"), *options, "--weights", weights]) == 2
+    config = DemoConfig(2.5, batch=3, crop=64, seed=5, device="cpu", weights=weights)
+    assert seen == [(config, tmp_path / "out" / "best.safetensors")]
+
+
 def test_photographs_are_split_and_bundled() -> None:
     photographs = demo.load_photographs()
     names = [name for part in photographs for name in part]
@@ -209,8 +284,18 @@ def test_degradation() -> None:
     # Each image with its own kernel, as if alone.
     alone = degrade(images[1:], blur[1:], noise[1:], generator)
     assert torch.allclose(alone[0], strong, atol=1.5 / 255)
+    assert torch.equal((255 * alone).round() / 255, alone)
     with pytest.raises(ValueError, match="one value per image"):
         degrade(images, blur[:1], noise, generator)
+
+
+def test_blurs_are_gaussian() -> None:
+    ndimage = pytest.importorskip("scipy.ndimage")
+    images = torch.rand(2, 3, 40, 33, generator=torch.Generator().manual_seed(0))
+    blurred = degrade(images, torch.tensor([0.6, 1.4]), torch.zeros(2), torch.Generator())
+    for image, found, sigma in zip(images, blurred, (0.6, 1.4), strict=True):
+        expected = ndimage.gaussian_filter(image.numpy(), (0, sigma, sigma), mode="mirror")
+        torch.testing.assert_close(found, torch.tensor(expected), rtol=0, atol=0.6 / 255)
 
 
 def test_settings_are_checked(tmp_path: Path, small: Photographs, weights: str) -> None:
