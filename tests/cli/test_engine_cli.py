@@ -99,6 +99,16 @@ def test_a_sheet_is_a_png_and_says_so(photos: Path, fade: str, capsys) -> None: 
     assert engine(*arguments, "--out", photos / "sheet.PNG") == 0
 
 
+def test_sheets_are_seeded(photos: Path) -> None:
+    pictures = []
+    for place, seed in enumerate((1, 1, 2)):
+        out = photos / f"{place}.png"
+        arguments = ("sheet", photos / "reference" / "a.png", "--out", out, "--tile", 32)
+        assert engine(*arguments, "--operators", "white_noise", "--seed", seed) == 0
+        pictures.append(out.read_bytes())
+    assert pictures[0] == pictures[1] != pictures[2]
+
+
 def test_sheet_has_every_operator(photos: Path, capsys) -> None:  # type: ignore[no-untyped-def]
     out = photos / "sheet.png"
     assert engine("sheet", photos / "reference" / "a.png", "--out", out, "--tile", 32) == 0
@@ -157,6 +167,12 @@ def test_sample_with_a_third_partys_operator(photos: Path, fade: str) -> None:
     out = photos / "out"
     arguments = ("--photos", photos / "reference", "--out", out, "-n", 2, "--operators", fade)
     assert engine("sample", *arguments, "--crop", 0) == 0
+    never = ("--operators", fade, "jpeg", "--exclude", "jpeg", "--force", "-n", 6)
+    excluded = photos / "excluded"
+    assert engine("sample", *arguments[:2], "--out", excluded, "--crop", 32, *never) == 0
+    assert len(read_manifest(excluded)) == 6
+    for entry in read_manifest(excluded):
+        assert [step["operator"] for step in entry["steps"]] == [fade]
     for entry in read_manifest(out):
         assert [step["operator"] for step in entry["steps"]] == [fade]
         assert (entry["width"], entry["height"]) == (80, 64)
@@ -166,13 +182,16 @@ def test_sample_refuses_to_overwrite(photos: Path, capsys) -> None:  # type: ign
     out = photos / "out"
     arguments = ("sample", "--photos", photos / "reference", "--out", out, "--crop", 32)
     assert engine(*arguments, "-n", 3) == 0
-    (out / "notes.txt").write_text("mine")
+    mine = [out / "notes.txt", out / "distorted" / "mine.png", out / "maps" / "mine.npz"]
+    for file in mine:
+        file.write_text("mine")
     assert engine(*arguments, "-n", 1) == 2
     assert "is not empty" in capsys.readouterr().err
-    assert len(list((out / "distorted").iterdir())) == 3
+    assert len(list((out / "distorted").glob("0*"))) == 3
     assert engine(*arguments, "-n", 1, "--force") == 0
-    assert len(list((out / "distorted").iterdir())) == 1  # nothing stale
-    assert (out / "notes.txt").read_text() == "mine"
+    for folder in ("reference", "distorted", "maps"):
+        assert len(list((out / folder).glob("0*"))) == 1  # nothing stale
+    assert [file.read_text() for file in mine] == ["mine"] * 3
 
 
 def test_sample_does_not_take_its_own_files_for_photographs(photos: Path, capsys) -> None:  # type: ignore[no-untyped-def]
