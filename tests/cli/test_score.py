@@ -15,6 +15,7 @@ from PIL import Image
 
 from relqa_loss import CHANNELS, tiling
 from relqa_loss.cli import _pairs
+from relqa_loss.cli._common import resolve_device
 from relqa_loss.cli.main import main
 from relqa_loss.functional import relate
 from relqa_loss.imageio import read_image
@@ -61,6 +62,34 @@ def test_large_images_are_related_in_tiles(
         assert other["score"] == pytest.approx(one["score"], rel=1e-4, abs=1e-6)
         assert other["channels"] == pytest.approx(one["channels"], abs=1e-5)
         assert other["words"] == one["words"]
+
+
+def test_a_large_reference_is_not_taken_for_the_small_one_before(
+    photos: Path, weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference, image = photos / "reference" / "a.png", photos / "image" / "a.jpg"
+    monkeypatch.setattr(_pairs, "LARGE", 80 * 64)
+    wide = []
+    for path in (reference, image):
+        wide.append(photos / f"wide-{path.stem}-{path.parent.name}.png")
+        Image.open(path).resize((96, 64)).save(wide[-1])
+    examine = _pairs.Examiner(weights, "cpu")
+    for pair in ((reference, image), wide, (reference, image)):
+        found = examine(_pairs.Pair(*pair)).relation
+        target, preds = (read_image(path)[None] for path in pair)
+        expected = relate(preds, target, weights=weights)
+        assert float(found.distance) == pytest.approx(float(expected.distance), rel=1e-4)
+
+
+def test_an_image_of_the_folder_that_is_the_reference_is_left_out(photos: Path) -> None:
+    reference = photos / "reference" / "a.png"
+    pairs, failures = _pairs.pair_up(reference, [photos / "reference", photos / "image"])
+    assert [pair.image for pair in pairs] == [
+        photos / "reference" / "b.png",
+        photos / "image" / "a.jpg",
+        photos / "image" / "b.png",
+    ]
+    assert not failures
 
 
 def test_one_reference_many_images(photos: Path, weights: str, capsys) -> None:  # type: ignore[no-untyped-def]
@@ -321,3 +350,16 @@ def test_unknown_weights_and_device(photos: Path, weights: str, capsys) -> None:
     assert "no weights named 'nonsense'" in capsys.readouterr().err
     assert score(reference, reference, "--device", "nonsense", weights=weights) == 2
     assert "'nonsense' is not available" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "name"),
+    [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")],
+)
+def test_the_device_is_what_is_there(
+    cuda: bool, mps: bool, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert resolve_device("auto") == name
+    assert resolve_device("cpu") == "cpu"
