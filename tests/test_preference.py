@@ -183,7 +183,8 @@ def test_what_is_wrong_is_refused(function: object, triple: Triple) -> None:
     refuses(ValueError, "same device, got cpu, meta and cpu", preds, baseline.to("meta"), target)
     if function is preference_loss:
         refuses(ValueError, "positive and finite", slope=math.inf)
-        refuses(ValueError, "margin must be finite", margin=math.nan)
+        for margin in (math.nan, math.inf, -math.inf):
+            refuses(ValueError, "margin must be finite", margin=margin)
         refuses(TypeError, "margin must be a number, got bool", margin=True)
         with pytest.raises(ValueError, match="positive and finite"):
             PreferenceLoss(slope=math.inf)
