@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from relqa_loss.channels import CHANNELS as CHANNEL_NAMES
 from relqa_loss.training.batches import Batches, Quantiles, collate, read_ahead
 from relqa_loss.training.objectives import PAIRS_PER_SET, Batch
 from relqa_loss.training.sets import IMAGES_PER_SET, RankedSet
@@ -57,9 +59,9 @@ def _batches(pool: Any, size: int = 4, seed: int = 0, **options: Any) -> Batches
     return Batches(pool, size, seed, **options)
 
 
-def _numbers(batches: Batches, steps: range) -> list[int]:
-    """Numbers of the sets that some steps read."""
-    pool: Any = batches.judged.pool
+def _numbers(batches: Batches, steps: range, source: str = "judged") -> list[int]:
+    """Numbers of the sets that some steps read from a source."""
+    pool: Any = getattr(batches, source).pool
     pool.read.clear()
     for step in steps:
         batches[step]
@@ -98,6 +100,14 @@ def test_large_seeds_are_seeds_like_others(pool: _Pool, seed: int) -> None:
     assert not torch.equal(batch.images, other.images)
 
 
+def test_neighbouring_seeds_steps_and_processes_draw_for_themselves(pool: _Pool) -> None:
+    # 3, 2 and 1: one number less of one is not one more of another.
+    numbers = [(3, 2, 1), (3, 2, 0), (4, 1, 1), (2, 3, 1), (3, 1, 2), (3, 3, 0), (2, 2, 2)]
+    drawn = [_batches(pool, seed=s, rank=r, world=3)[step].partner for s, step, r in numbers]
+    for index, partner in enumerate(drawn):
+        assert not any(torch.equal(partner, other) for other in drawn[:index])
+
+
 def test_an_epoch_sees_every_set_once(pool: _Pool) -> None:
     batches = _batches(pool)
     for epoch in range(3):
@@ -105,17 +115,33 @@ def test_an_epoch_sees_every_set_once(pool: _Pool) -> None:
     assert _numbers(batches, range(6)) != _numbers(batches, range(6, 12))
 
 
+every_source = pytest.mark.parametrize("source", ["judged", "unjudged", "facts"])
+
+
+def _beside(source: str) -> dict[str, tuple[_Pool, int]]:
+    """Options for a source of 24 sets, 4 a step, as the judged one has."""
+    return {} if source == "judged" else {source: (_Pool(24), 4)}
+
+
+@every_source
 @pytest.mark.parametrize("world", [2, 3])
-def test_processes_see_disjoint_parts(pool: _Pool, world: int) -> None:
-    ranks = [_batches(pool, rank=rank, world=world) for rank in range(world)]
-    seen = [_numbers(each, range(24 // (4 * world))) for each in ranks]
+def test_processes_see_disjoint_parts(pool: _Pool, world: int, source: str) -> None:
+    beside = _beside(source)
+    ranks = [_batches(pool, rank=rank, world=world, **beside) for rank in range(world)]
+    seen = [_numbers(each, range(24 // (4 * world)), source) for each in ranks]
     assert sorted(number for part in seen for number in part) == list(range(24))
     assert not _equal(ranks[0][0], ranks[1][0])
 
 
-def test_stride_leaves_even_sets_only(pool: _Pool) -> None:
-    numbers = _numbers(_batches(pool, stride=2), range(6))
+@every_source
+def test_stride_leaves_even_sets_only(pool: _Pool, source: str) -> None:
+    numbers = _numbers(_batches(pool, stride=2, **_beside(source)), range(6), source)
     assert sorted(numbers) == sorted([*range(0, 24, 2)] * 2)
+
+
+def test_stride_leaves_even_sets_of_an_odd_number() -> None:
+    few: Any = _Pool(5)
+    assert sorted(_numbers(_batches(few, size=1, stride=2), range(3))) == [0, 2, 4]
 
 
 def test_fact_sets_come_along(pool: _Pool) -> None:
@@ -192,6 +218,43 @@ def test_many_pairs_have_a_known_order() -> None:
     assert signs.count(0.0) > 10
 
 
+def test_windows_and_shares_are_those_asked_for() -> None:
+    pool: Any = _Pool(4)
+    still = torch.ones(CHANNELS, 1, 1, dtype=torch.int8)
+    still[CHANNEL_NAMES.index("geometry")] = 0
+    yellow = torch.tensor([1, 1, 0], dtype=torch.uint8)[:, None, None]
+    pool.sets = [
+        each._replace(
+            reference=each.reference * yellow,
+            images=each.images * yellow,
+            maps=each.maps * still,
+            order=torch.full_like(each.order, -1),
+        )
+        for each in pool.sets
+    ]
+    found = [
+        _batches(pool, **options)[0].pairs
+        for options in ({"window": 8}, {"luma_share": 1.0}, {"grey_share": 1.0})
+    ]
+    assert [pairs.image.shape[-1] for pairs in found] == [8, SIZE, SIZE]
+    colour = CHANNEL_NAMES.index("saturation")
+    assert [bool(pairs.maps[:, colour].any()) for pairs in found] == [True, False, False]
+    assert [bool(pairs.reference[0, 2].any()) for pairs in found] == [False, False, True]
+
+
+def test_every_known_order_takes_its_turn() -> None:
+    known = [(1, 0), (4, 2), (7, 5)]
+    each = _set(0)._replace(order=torch.tensor([*known, (-1, -1)]))
+    each = each._replace(worse=torch.arange(float(IMAGES_PER_SET)))  # tells which image it is
+    seen: Counter[tuple[int, ...]] = Counter()
+    for seed in range(120):
+        generator = torch.Generator().manual_seed(seed)
+        worse = collate([each], Quantiles(each.panel), generator).pairs.worse
+        seen[tuple(sorted(worse[:2].int().tolist(), reverse=True))] += bool(worse[-1])
+    assert set(+seen) == {*known}
+    assert min(seen[pair] for pair in known) > 10
+
+
 def test_pairs_prefer_distorted_images() -> None:
     each = _set(0)
     maps = each.maps.clone()
@@ -216,6 +279,30 @@ def test_reading_ahead_changes_nothing(pool: _Pool) -> None:
     for step, batch in zip(range(5, 9), read_ahead(batches, range(5, 9)), strict=True):
         assert _equal(batch, _batches(pool)[step])
     assert list(read_ahead(batches, range(4, 4))) == []
+
+
+def test_what_is_known_of_a_set_stays_with_it(pool: _Pool) -> None:
+    batches = _batches(pool)
+    for step in (0, 9):
+        pool.read.clear()
+        batch = batches[step]
+        for row, number in enumerate(pool.read):
+            each = pool.sets[number]
+            assert torch.equal(batch.order[row], each.order)
+            assert torch.equal(batch.worse[row], each.worse)
+            assert torch.equal(batch.ranks[row], batches.quantiles(each.panel))
+
+
+def test_each_set_has_a_shift_to_partners_of_its_own(pool: _Pool) -> None:
+    batches = _batches(pool)
+    shifts = [
+        (batches[step].partner - torch.arange(IMAGES_PER_SET)) % IMAGES_PER_SET
+        for step in range(30)
+    ]
+    assert all(torch.equal(each, each[:, :1].expand_as(each)) for each in shifts)
+    first, second = torch.stack(shifts)[:, :2, 0].unbind(1)
+    assert set(first.tolist()) == set(range(1, IMAGES_PER_SET))
+    assert 0 < int((first == second).sum()) < 15
 
 
 def test_values_and_shapes(pool: _Pool) -> None:
@@ -254,6 +341,26 @@ def test_every_flip_and_turn_occurs() -> None:
         for seed in range(100)
     }
     assert len(seen) == 8
+
+
+def test_windows_of_pairs_start_where_blocks_do_and_are_flipped_and_turned() -> None:
+    each = _set(0)
+    # Pixels that say where they are; the reference of a pair shows the window.
+    rows = (torch.arange(32, dtype=torch.uint8) * 4)[:, None].expand(32, 32)
+    reference = torch.stack([rows, rows.T, rows])
+    images = reference.expand(IMAGES_PER_SET, -1, -1, -1)
+    maps = torch.ones(IMAGES_PER_SET, CHANNELS, 8, 8, dtype=torch.int8)
+    each = each._replace(reference=reference, images=images, maps=maps)
+    corners, ways = set(), set()
+    for seed in range(100):
+        generator = torch.Generator().manual_seed(seed)
+        shown = collate([each], Quantiles(each.panel), generator, window=16).pairs.reference[0]
+        place = shown[:2].mul(255 / 4).round().int()
+        top, left = place.flatten(1).amin(1).tolist()
+        corners.add((top, left))
+        ways.add(tuple((place - torch.tensor([top, left])[:, None, None])[:, 0, 1].tolist()))
+    assert corners == {(top, left) for top in (0, 8, 16) for left in (0, 8, 16)}
+    assert len(ways) == 8
 
 
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=50))
