@@ -145,5 +145,34 @@ def test_as_many_sets_as_asked_for_keep_or_lose_their_colours() -> None:
     assert 0.1 < grey < 0.4
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("grey", [False, True])
+def test_maps_and_what_is_worse_follow_the_colours(grey: bool, seed: int) -> None:
+    each = _set(ordered=False)
+    bleeding = _distorted("colour_diffusion", _photo(), 6.0)[0].mul(255).round().to(torch.uint8)
+    maps = _maps("sharpness", "chroma_bleed").mul(127).to(torch.int8)
+    each = each._replace(
+        images=torch.stack([each.images[0], bleeding] * (IMAGES_PER_SET // 2)),
+        maps=maps.expand(IMAGES_PER_SET, -1, -1, -1),
+    )
+    plain, pairs = (
+        collate([each], Quantiles(each.panel), torch.Generator().manual_seed(seed), **shares).pairs
+        for shares in ({}, {"grey_share": 1.0} if grey else {"luma_share": 1.0})
+    )
+    last = len(plain.maps) - 1
+    reference, images, maps, worse = (
+        part[:last] for part in (plain.reference, plain.image, plain.maps, plain.worse)
+    )
+    if grey:
+        reference, images, maps, worse = without_colours(reference, images, maps, worse)
+    else:
+        images, maps = keep_colours(reference, images, maps)
+    assert not torch.equal(maps, plain.maps[:last])
+    assert torch.equal(pairs.reference, torch.cat([reference, images[:1]]))
+    assert torch.equal(pairs.image, torch.cat([images, images[1:2]]))
+    assert torch.equal(pairs.maps, torch.cat([maps, maps[1:2] - maps[:1]]))
+    assert torch.equal(pairs.worse, torch.cat([worse, torch.zeros(1)]))
+
+
 def test_sets_of_known_order_are_left_as_they_are() -> None:
     assert _kinds(0.5, 0.5, ordered=True) == (0, 0)
