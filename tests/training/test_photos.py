@@ -51,6 +51,18 @@ def test_unreadable_files_are_skipped_counted_and_warned_of(
     assert "2 of 4 photographs were skipped" in caplog.text
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_shorter_side_decides_which_photographs_are_too_small(
+    turned: bool, tmp_path: Path
+) -> None:
+    small, enough = (
+        _save(tmp_path / name, size[::-1] if turned else size)
+        for name, size in (("small.png", (31, 200)), ("enough.png", (32, 200)))
+    )
+    found = find_photos(tmp_path, least_side=32)
+    assert (found.files, found.skipped) == ((enough,), (small,))
+
+
 def test_photographs_that_lie_elsewhere(tmp_path: Path) -> None:
     here, disk = tmp_path / "photos", tmp_path / "disk"
     files = [_save(here / "own" / "a.png"), _save(disk / "deep" / "b.png", seed=1)]
@@ -97,6 +109,18 @@ def test_manifest_decides_the_split(tmp_path: Path) -> None:
     assert names["train"] == {"one.png", "three.png"}
     assert names["val"] == {"two.png"}
     assert names[None] == {"one.png", "two.png", "three.png"}
+
+
+def test_the_order_of_a_manifest_does_not_matter(tmp_path: Path) -> None:
+    rows = [
+        f"{_save(tmp_path / name, seed=i).name},train\n"
+        for i, name in enumerate(["b.png", "a.png"])
+    ]
+    found = []
+    for written in (rows, rows[::-1]):
+        (tmp_path / "MANIFEST.csv").write_text("file,split\n" + "".join(written))
+        found.append(find_photos(tmp_path, "train"))
+    assert found[0] == found[1]
 
 
 def test_manifest_as_spreadsheets_write_it(tmp_path: Path) -> None:
@@ -294,6 +318,18 @@ def test_random_crops_are_of_every_scale_from_a_half_to_the_whole() -> None:
     rises = (shown.max - shown.min) / 255
     assert 0.24 < rises.min() < 0.27
     assert 0.45 < rises.max() < 0.52
+
+
+def test_random_crops_keep_the_proportions_of_what_cannot_be_reduced() -> None:
+    ramp = (torch.arange(256) / 255).expand(3, 64, 256)
+    steps = _crops(ramp).mul(255).round().diff(dim=-1)
+    assert bool((steps == 1).all())
+
+
+def test_random_crops_are_reduced_without_aliasing() -> None:
+    noise = torch.rand(3, 160, 160, generator=torch.Generator().manual_seed(0))
+    # Of four pixels each, and a little more: samples between pixels would keep 0.7 of it.
+    assert _crops(noise, scales=(0.5, 0.5)).std() < 0.5 * noise.std()
 
 
 def test_random_crops_of_next_to_no_detail_are_drawn_again() -> None:
