@@ -21,13 +21,19 @@ from lightning.fabric import Fabric  # noqa: F401
 from PIL import Image
 from safetensors.torch import load_file
 
+from relqa_loss.distortions import operator_names
 from relqa_loss.network import NetworkConfig, ParityNetwork, load_pretrained
 from relqa_loss.network.pretrained import save_weights
+from relqa_loss.training import loop as loop_module
 from relqa_loss.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
 from relqa_loss.training.config import TrainConfig
 from relqa_loss.training.loop import Progress, TrainResult, train
-from relqa_loss.training.objectives import ObjectiveWeights
+from relqa_loss.training.objectives import MAP_PARTS, Learn, ObjectiveWeights
+from relqa_loss.training.panel import PANEL
+from relqa_loss.training.pool import Pool
 from relqa_loss.training.schedule import learning_rate
+from relqa_loss.training.sets import RankedSet
+from relqa_loss.training.split import HELD_OUT
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = TrainConfig(
@@ -178,6 +184,17 @@ def test_weights_are_written_and_can_be_used(whole: _Whole) -> None:
     assert not all(torch.equal(start[k], v) for k, v in load_file(whole.out).items())
 
 
+def test_what_ships_is_the_average_in_its_unit_and_the_rate_has_fallen(whole: _Whole) -> None:
+    state = load_checkpoint(checkpoint_path(whole.out), CONFIG.to_dict())
+    shipped, last = load_file(whole.out), state["objectives"]
+    scale = shipped.pop("scale")
+    assert scale.ne(1).all()
+    assert all(torch.equal(state["averaged"][name], value) for name, value in shipped.items())
+    assert not all(torch.equal(last[f"network.{name}"], value) for name, value in shipped.items())
+    (group,) = state["optimiser"]["param_groups"]
+    assert group["lr"] == learning_rate(CONFIG.steps - 1, CONFIG.steps, CONFIG.rate)
+
+
 def test_manifest_tells_how_the_weights_were_made(whole: _Whole) -> None:
     record = json.loads(whole.out.with_suffix(".json").read_text("utf-8"))
     training = record["training"]
@@ -301,6 +318,24 @@ def test_a_setting_that_came_later_does_not_stop_a_run(tmp_path: Path) -> None:
         load_checkpoint(path, CONFIG.to_dict())
 
 
+def test_a_checkpoint_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "state.ckpt"
+    state = {"config": CONFIG.to_dict()}
+    save_checkpoint(path, state)
+    assert list(tmp_path.iterdir()) == [path]
+
+    def cut_short(_: object, file: Path) -> None:
+        file.write_bytes(b"half")
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(torch, "save", cut_short)
+    with pytest.raises(OSError, match="full"):
+        save_checkpoint(path, state | {"step": 1})
+    assert load_checkpoint(path, CONFIG.to_dict()) == state
+
+
 def test_outputs_are_not_told_apart_by_a_distance_that_is_not_trained(
     photos: Path, tmp_path: Path
 ) -> None:
@@ -398,9 +433,19 @@ def test_folder_without_photographs_is_refused(whole: _Whole, tmp_path: Path) ->
         {"crop": 70},
         {"crop": 48},
         {"window": 40},
+        {"window": 16},
         {"window": 80},
         {"steps": 0},
+        {"sets": 0},
         {"batch": 0},
+        {"validate_every": 0},
+        {"validation_sets": 0},
+        {"learn": "all"},
+        {"rank_by": "triples"},
+        {"unjudged_sets": 32},
+        {"unjudged_batch": 2},
+        {"fact_sets": 32},
+        {"fact_batch": 2},
         {"seed": 2**32},
         {"seed": -(2**31) - 1},
         {"luma_share": 1.1},
@@ -414,6 +459,11 @@ def test_folder_without_photographs_is_refused(whole: _Whole, tmp_path: Path) ->
 def test_impossible_settings_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):
         replace(CONFIG, **change)  # type: ignore[arg-type]
+
+
+def test_shares_may_leave_no_set_as_it_is() -> None:
+    config = replace(CONFIG, luma_share=0.5, grey_share=0.5)
+    assert config.luma_share + config.grey_share == 1
 
 
 def test_settings_may_be_numbers_of_numpy_and_paths(tmp_path: Path) -> None:
@@ -484,6 +534,94 @@ def test_half_precision_is_for_the_maps_alone(whole: _Whole, photos: Path, tmp_p
     assert seen[0]["maps"] != whole.losses[0]["maps"]
     assert seen[0]["maps"] == pytest.approx(whole.losses[0]["maps"], rel=0.05)
     assert seen[0]["consensus"] == whole.losses[0]["consensus"]
+
+
+@pytest.mark.parametrize("learn", ["maps", "distance"])
+def test_the_half_that_is_not_learned_stays_as_it_began(
+    whole: _Whole, photos: Path, tmp_path: Path, learn: Learn
+) -> None:
+    out = tmp_path / "half.safetensors"
+    _train(photos, out, whole, config=replace(CONFIG, learn=learn), minutes=0.0)
+    with torch.random.fork_rng():
+        torch.manual_seed(CONFIG.seed)
+        start = ParityNetwork(CONFIG.network).state_dict()
+    parts = tuple(part.removeprefix("network.") for part in MAP_PARTS)
+    changed = {
+        name.startswith(parts)
+        for name, value in load_file(out).items()
+        if name != "scale" and not torch.equal(value, start[name])
+    }
+    assert changed == {learn == "maps"}
+
+
+def test_objectives_are_those_asked_for(whole: _Whole, photos: Path, tmp_path: Path) -> None:
+    weights = ObjectiveWeights(maps=3.0, consensus=0.5)
+    seen: list[Mapping[str, float]] = []
+    _train(
+        photos,
+        tmp_path / "other.safetensors",
+        whole,
+        config=replace(CONFIG, rank_by="pairs", two_outputs=True, objective=weights),
+        minutes=0.0,
+        progress=Progress(step=lambda step, total, losses: seen.append(losses)),
+    )
+    terms = {name: value for name, value in seen[0].items() if name != "total"}
+    assert terms.keys() - whole.losses[0].keys() == {"outputs"}
+    changed = {name for name, value in terms.items() if whole.losses[0].get(name) != value}
+    assert changed == {"outputs", "consensus"}
+    total = sum(getattr(weights, name) * value for name, value in terms.items())
+    assert seen[0]["total"] == pytest.approx(total)
+
+
+def test_operators_that_are_held_out_are_met_nowhere(
+    whole: _Whole, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: set[tuple[str, int]] = set()
+    plain = Pool.__getitem__
+
+    def recorded(pool: Pool, index: int) -> RankedSet:
+        read.add((pool.spec.fingerprint, index))
+        return plain(pool, index)
+
+    monkeypatch.setattr(Pool, "__getitem__", recorded)
+    config = replace(CONFIG, hold_out=True)
+    result = _train(photos, tmp_path / "held.safetensors", whole, config=config, minutes=0.0)
+    assert len({fingerprint for fingerprint, _ in read}) == 2  # to train and to validate on
+    assert {index % 2 for _, index in read} == {0}
+    assert result.record is not None
+    assert result.record.training["held_out_operators"] == list(HELD_OUT)
+
+
+def test_each_pool_holds_what_it_is_for(photos: Path, tmp_path: Path) -> None:
+    further = {"unjudged_sets": 32, "unjudged_batch": 1, "fact_sets": 64, "fact_batch": 1}
+    config = replace(CONFIG, exclude=("haze",), **further)
+    pools, found = loop_module._pools(photos, tmp_path, config)
+    specs = {name: pool.spec for name, pool in pools.items()}
+    assert {name: len(pool) for name, pool in pools.items()} == {
+        "train": 32,
+        "val": 32,
+        "unjudged": 32,
+        "facts": 64,
+    }
+    assert [name for name, spec in specs.items() if spec.members == PANEL] == ["train", "val"]
+    assert [name for name, spec in specs.items() if spec.facts] == ["facts"]
+    assert [name for name, spec in specs.items() if spec.pipelines] == ["unjudged"]
+    assert [name for name, spec in specs.items() if spec.singles] == ["unjudged"]
+    assert len({spec.seed for spec in specs.values()}) == len(specs)
+    for name, spec in specs.items():
+        assert {Path(photo).stem for photo in spec.photos} == (
+            {"coffee"} if name == "val" else {"astronaut", "chelsea"}
+        )
+        assert {*operator_names()} - {*spec.operators} == {"haze"}
+        assert (spec.held_out, spec.crop) == (HELD_OUT, CONFIG.crop)
+    assert set(found) == {"train", "val"}
+
+
+def test_photographs_must_be_larger_than_a_crop_by_its_margin(photos: Path, tmp_path: Path) -> None:
+    fits, too_large = (replace(CONFIG, crop=crop) for crop in (144, 160))
+    loop_module._pools(photos, tmp_path, fits)  # of photographs of 180×160
+    with pytest.raises(ValueError, match="2 could not be read or have a side under 168 pixels"):
+        loop_module._pools(photos, tmp_path, too_large)
 
 
 @pytest.mark.slow
