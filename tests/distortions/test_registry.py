@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -70,6 +71,35 @@ def test_decorator_returns_the_function(fade: str) -> None:
         assert float(function(torch.ones(1), 0.25, torch.Generator())) == 0.75
     finally:
         unregister("test_other")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"differentiable": False},
+        {"runs_on": "host"},
+        {"mildest": True},
+        {"one_directional": False},
+        {"hard_mask": True},
+    ],
+    ids=str,
+)
+def test_what_is_said_of_an_operator_is_kept(option: dict[str, Any]) -> None:
+    side = {"sharpness": -0.25}
+    curve = Curve(0.1, 1)
+    register("test_said", channel="noise", sign=-1, curve=curve, side=side, **option)(
+        lambda images, strength, generator: images
+    )
+    try:
+        side["sharpness"] = 0.5  # theirs, not the operator's
+        operator = get_operator("test_said")
+        assert operator.direction() == {"noise": -1.0, "sharpness": -0.25}
+        assert operator.curve is curve
+        defaults = {"differentiable": True, "runs_on": "torch", "mildest": False}
+        defaults |= {"one_directional": True, "hard_mask": False}
+        assert {name: getattr(operator, name) for name in defaults} == defaults | option
+    finally:
+        unregister("test_said")
 
 
 def test_a_taken_name_is_refused_and_the_first_stays(fade: str) -> None:
@@ -211,6 +241,12 @@ def test_operator_by_entry_point() -> None:
     sample = DistortionEngine(["test_dim"]).sample(torch.ones(3, 16, 16), seed=1)
     assert sample.recipe.steps[0].operator == "test_dim"
     assert float(sample.distorted.min()) < 1
+
+
+@pytest.mark.usefixtures("installed_package")
+def test_an_operator_by_entry_point_can_be_removed_before_anything_else() -> None:
+    unregister("test_dim")
+    assert "test_dim" not in operator_names()
 
 
 @pytest.mark.usefixtures("installed_package")
