@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from relqa_loss.metrics import DistortionProfile
@@ -125,12 +127,24 @@ def test_pairing_is_by_key_whatever_the_order() -> None:
     mixed.update(0, rows[0])
     assert mixed.update(1, dict(reversed(rows[1].items()))) == one
     assert mixed.entries == first.entries
-    for wrong in ({"a": 1, "b": 1}, {"a": 1, "b": 1, "d": 1}, [1, 1, 1]):
-        with pytest.raises(ValueError, match="same images"):
+    assert first._ledger.images == ("a", "b", "c")
+    assert first.entries[0].values == (0.5, 0.9, 0.7)
+    for wrong, message in (
+        ({"a": 1, "b": 1}, r"1 of the first checkpoint's are missing \['c'\], 0 are new \[\]"),
+        ({"a": 1, "b": 1, "d": 1}, r"missing \['c'\], 1 are new \['d'\]"),
+        ([1, 1, 1], "had 3 by key, this one has 3 by position"),
+    ):
+        with pytest.raises(ValueError, match=rf"same images: .*{message}"):
             first.update(9, wrong)
     with pytest.raises(ValueError, match="3 by key, this one has 2 by position"):
         first.update(9, [1, 1])
     assert len(first.entries) == 2
+    placed = CheckpointSelector()
+    placed.update(0, [0.5, 0.9])
+    # Without a mean it would be compared with nothing, and be kept in the ledger.
+    for values in ([0.4, 0.8, 0.7], [math.nan]):
+        with pytest.raises(ValueError, match=rf"had 2 by position, this one has {len(values)} by"):
+            placed.update(1, values)
 
 
 def test_sentences() -> None:
@@ -139,6 +153,7 @@ def test_sentences() -> None:
     assert selector.update(900, values).reason == (
         "step 900: mean loss 0.0128, the first candidate (48 images)"
     )
+    assert selector.reason == "step 900 is chosen: mean loss 0.0128, the best of 1 checkpoints"
     better = [value - 0.0004 - 0.0002 * math.sin(i) for i, value in enumerate(values)]
     reason = selector.update(1200, torch.tensor(better, dtype=torch.float64)).reason
     assert reason == (
@@ -157,6 +172,40 @@ def test_sentences() -> None:
     assert selector.reason.startswith(
         "step 1200 is chosen: mean loss 0.01239, the best of 5 checkpoints (1 ruled out); "
         "better than step 900 by 0.00041 ["
+    )
+
+
+def test_a_choice_is_not_compared_with_a_first_checkpoint_that_broke_down() -> None:
+    selector = CheckpointSelector()
+    selector.update(0, [math.nan, 0.5])
+    selector.update(1, [0.25, 0.5])
+    assert selector.reason == (
+        "step 1 is chosen: mean loss 0.375, the best of 2 checkpoints (1 ruled out)"
+    )
+
+
+@pytest.mark.parametrize("rule", ["best", "earliest"])
+def test_the_earlier_of_two_is_that_of_the_lower_step(rule: Any) -> None:
+    # As where a training goes back and validates steps that it had passed over.
+    selector = CheckpointSelector(rule=rule, keep=None)
+    selector.update(20, [0.5, 0.25])
+    decision = selector.update(10, [0.5, 0.25])
+    assert (decision.chosen_step, decision.best_step) == (10, 10)
+    assert selector.update(30, [0.5, 0.25]).reason.endswith("step 10 stays chosen")
+    # Worse on one image and better on the other: that is within the noise of two.
+    decision = selector.update(5, [0.25, 0.625])
+    assert (decision.chosen_step, decision.best_step) == (10 if rule == "best" else 5, 10)
+
+
+def test_a_new_best_may_turn_the_choice_to_one_before_it() -> None:
+    selector = CheckpointSelector(rule="earliest", keep=None)
+    selector.update(0, [0.5, 0.5])
+    assert selector.update(1, [0.375, 0.375]).chosen
+    # Better on average, and so uneven that the first one may be as good.
+    decision = selector.update(2, [0.0, 0.625])
+    assert (decision.chosen_step, decision.best_step) == (0, 2)
+    assert decision.reason.endswith(
+        "; step 0 is now chosen, the earliest kept within the noise of step 2"
     )
 
 
@@ -270,6 +319,12 @@ def test_veto_refusals() -> None:
         selector.update(0, [1.0], profile={"noise_signed": 0.0, "noise_absolute": 0.1})
     with pytest.raises(ValueError, match="finite"):
         CheckpointSelector(veto={"noise": 0.1}, baseline={"noise": math.nan})
+    with pytest.raises(ValueError, match=r"'noise' needs .*, got one of ringing"):
+        CheckpointSelector(veto={"noise": 0.1}, baseline={"ringing": 0.0})
+    CheckpointSelector(veto={"noise": 0})
+    for tolerance in (math.inf, math.nan):
+        with pytest.raises(ValueError, match="are finite and not negative"):
+            CheckpointSelector(veto={"noise": tolerance})
 
 
 # --- Files ---------------------------------------------------------------------------------------
@@ -292,12 +347,15 @@ def test_keeps_the_best_few_and_the_chosen_one(tmp_path: Path) -> None:
         CheckpointSelector().load()
 
 
-def test_tied_and_strided_weights_are_saved_and_restored(tmp_path: Path) -> None:
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_tied_and_strided_weights_are_saved_and_restored(
+    tmp_path: Path, order: torch.memory_format
+) -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.first = nn.Conv2d(3, 3, 1, bias=False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            self.second = nn.Conv2d(3, 3, 1, bias=False)
+            self.first = nn.Conv2d(3, 3, 2, bias=False).to(memory_format=order)  # type: ignore[call-overload]
+            self.second = nn.Conv2d(3, 3, 2, bias=False)
             self.second.weight = self.first.weight
 
     model = Tied()
@@ -356,8 +414,22 @@ def test_existing_folders_are_refused_or_resumed(tmp_path: Path) -> None:
     selector.update(0, [0.5], state=state(0))
     with pytest.raises(FileExistsError, match="resume=True"):
         CheckpointSelector(folder)
-    with pytest.raises(ValueError, match="begun with mode='min', not 'max'"):
-        CheckpointSelector(folder, mode="max", resume=True)
+    others: dict[str, Any] = {
+        "mode": "max",
+        "rule": "earliest",
+        "veto": {"noise": 0.5},
+        "baseline": {"noise": 0.5},
+        "keep": 2,
+        "metric": "distance",
+        "confidence": 0.5,
+        "resamples": 7,
+        "seed": 1,
+    }
+    for name, value in others.items():
+        with pytest.raises(
+            ValueError, match=rf"begun with {name}=.*, not {re.escape(repr(value))}"
+        ):
+            CheckpointSelector(folder, resume=True, **{name: value})
     resumed = CheckpointSelector(folder, resume=True)
     assert resumed.entries == selector.entries
     assert torch.equal(resumed.load()["w"], state(0)["w"])
@@ -382,13 +454,14 @@ def test_existing_folders_are_refused_or_resumed(tmp_path: Path) -> None:
 
 
 def test_other_peoples_files_stay(tmp_path: Path) -> None:
-    for name in ("model.safetensors", "notes.txt", ".hidden.part"):
+    # Copies of what was kept are the user's own.
+    mine = ("model.safetensors", "notes.txt", ".hidden.part", "of-00000-step-0.safetensors.old")
+    for name in mine:
         (tmp_path / name).write_text("mine")
     selector = CheckpointSelector(tmp_path)
     for step, value in enumerate((0.5, 0.4, 0.3)):
         selector.update(step, [value], state=state(step))
-    assert (tmp_path / "model.safetensors").read_text() == "mine"
-    assert (tmp_path / ".hidden.part").exists()
+    assert {(tmp_path / name).read_text() for name in mine} == {"mine"}
     (tmp_path / "ledger.json").unlink()
     with pytest.raises(FileExistsError, match="without a ledger"):
         CheckpointSelector(tmp_path, resume=True)
@@ -451,6 +524,10 @@ def test_a_step_repeated_with_other_scores_is_a_further_checkpoint(tmp_path: Pat
     assert not selector.update(100, [0.5, 0.5], state=state(3)).reason.count("tie")
     assert len(selector.entries) == 2
     assert torch.equal(selector.load()["w"], state(2)["w"])
+    assert torch.equal(selector.load(100)["w"], state(2)["w"])
+    # Of those before as well, under a name of their own.
+    first, _ = (entry.file for entry in selector.entries)
+    assert torch.equal(load_file(tmp_path / str(first))["w"], state(1)["w"])
 
 
 def check_folder(folder: Path, options: dict[str, Any], expected: list[Decision]) -> int:
