@@ -100,6 +100,10 @@ def test_gains_are_paired_intervals_under_the_options_given(mode: Literal["min",
     )
     assert found.recommended == "good"
     assert found.standings[1].gain == expected
+    assert found.reason.endswith(
+        f"better than bad by {-expected.mean:.2g} [{-expected.high:.2g}, {-expected.low:.2g}] "
+        "(50%, 5 images)"
+    )
     assert found.duels["good"]["bad"].lead == -expected.mean
     assert found.duels["good"].keys() == {"bad"}
     # Each lead is over both of them, itself included.
@@ -116,7 +120,9 @@ def test_who_has_too_few_images_is_no_candidate() -> None:
     assert reasons["part"] == "not a candidate: 8 of 10 images can be used"
     assert reasons["none"] == "not a candidate: 0 of 10 images can be used"
     assert math.isnan(found.standings[2].mean)
-    nobody = compare({"none": {}}, ["0"], CHANNELS)
+    # One image is needed even where any share of them will do.
+    assert compare(candidates, ["0"], CHANNELS, coverage=0).standings[2].rejected is not None
+    nobody = compare({"none": {}}, ["0"], CHANNELS, coverage=0)
     assert nobody.recommended is None
     assert nobody.reason.startswith("no candidate is recommended: all of 1 are ruled out")
 
@@ -143,6 +149,20 @@ def test_a_veto_prevents_a_known_bad_choice() -> None:
     assert (empty.recommended, empty.baseline) == ("sober", "start")
 
 
+def test_a_veto_goes_by_the_images_that_both_have() -> None:
+    """One that lacks the image with most ringing may ring no more for it on the others."""
+    start = results([3.0, 4.0], 0.0) | results({"2": 5.0}, 0.9)
+    candidates = {"start": start, "gap": results([1.0, 2.0], 0.2)}
+    for order in (candidates, dict(reversed(candidates.items()))):
+        found = compare(
+            order, list("012"), CHANNELS, coverage=0.5, veto={"ringing": 0.05}, baseline="start"
+        )
+        assert (found.recommended, found.rival) == ("start", "gap")
+        assert found.standings[0].rejected == (
+            "vetoed: more ringing than start by 0.2 (tolerance 0.05)"
+        )
+
+
 def test_the_rival_is_the_one_to_be_told_apart_from() -> None:
     """A vetoed one only if its scores are better; without a recommendation there is none."""
     candidates = {
@@ -166,6 +186,13 @@ def test_the_rival_is_the_one_to_be_told_apart_from() -> None:
     assert found.standings[1].rejected == ("vetoed: more ringing than part by 0.5 (tolerance 0.05)")
 
 
+@pytest.mark.parametrize(("ringing", "vetoed"), [(0.25, False), (0.26, True), (math.nan, True)])
+def test_a_limit_may_be_reached_but_not_passed(ringing: float, vetoed: bool) -> None:
+    candidates = {"start": results([1.0, 1.0]), "better": results([0.5, 0.5], ringing)}
+    found = compare(candidates, ["0", "1"], CHANNELS, veto={"ringing": 0.25})
+    assert found.recommended == ("start" if vetoed else "better")
+
+
 def test_nan_never_wins() -> None:
     for bad in (math.nan, -math.inf, math.inf):
         found = compare(
@@ -174,6 +201,8 @@ def test_nan_never_wins() -> None:
         assert found.recommended == "good"
         assert ranking(found) == ["good", "bad"]
         assert "1 of 2 scores are not finite" in str(found.standings[1].rejected)
+    both = {"bad": results([math.inf, -math.inf]), "good": results([1.0, 1.0])}
+    assert compare(both, ["0", "1"], CHANNELS).recommended == "good"
 
 
 def test_the_earliest_within_the_noise() -> None:
@@ -188,6 +217,16 @@ def test_the_earliest_within_the_noise() -> None:
     # "early" is worse than "last" on every image, "late" is so only on average.
     assert (found.recommended, found.rival) == ("late", "last")
     assert "the earliest within the noise of last of 3 candidates" in found.reason
+    # One that is ruled out had no better scores than the best one: that is still the rival.
+    lower = {"lower": results([0.9, 2.0, 2.9, 4.0], 0.5)}
+    found = compare(candidates | lower, keys, CHANNELS, rule="earliest", veto={"ringing": 0.1})
+    assert ranking(found)[:2] == ["last", "lower"]
+    assert (found.recommended, found.rival) == ("late", "last")
+    # Of two within the noise it is the earlier one, whichever of them has the better mean.
+    lately = {"later": results([1.2, 2.0, 3.0, 3.9])}
+    for more in (candidates | lately, lately | candidates):
+        found = compare(more, keys, CHANNELS, rule="earliest")
+        assert found.recommended == next(name for name in more if name in ("late", "later"))
     del candidates["late"]
     assert compare(candidates, keys, CHANNELS, rule="earliest").recommended == "last"
 
@@ -230,5 +269,9 @@ def test_a_single_candidate_and_strangers() -> None:
 def test_refusals(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         compare({"a": results([1.0])}, ["0"], CHANNELS, **options)  # type: ignore[arg-type]
+    if "baseline" in options:
+        empty = {"a": results([1.0]), "z": {}}
+        with pytest.raises(ValueError, match=message):
+            compare(empty, ["0"], CHANNELS, **options)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no candidates"):
         compare({}, ["0"], CHANNELS)
