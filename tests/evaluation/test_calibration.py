@@ -73,7 +73,8 @@ def test_images_of_one_scene_are_not_taken_for_independent(distances: np.ndarray
     )[0]
 
 
-def test_values_that_were_not_seen_are_marked(made: Calibration) -> None:
+def test_values_that_were_not_seen_are_marked(made: Calibration, distances: np.ndarray) -> None:  # type: ignore[type-arg]
+    assert made.span == (distances.min(), distances.max())
     assert made([-0.1, 0.5, 2.5]).outside.tolist() == [True, False, True]
     assert made(made.span).outside.tolist() == [False, False]
     assert made(0.5).value.shape == (1,)
@@ -95,6 +96,13 @@ def test_saved_with_a_name_that_is_no_utf8(made: Calibration, tmp_path: Path) ->
     assert load_calibration(tmp_path / "odd.json") == odd
 
 
+def test_twenty_images_are_enough(distances: np.ndarray) -> None:  # type: ignore[type-arg]
+    opinions = opinions_of(distances, 1)
+    assert calibrate(distances[:20], opinions[:20], samples=1).count == 20
+    with pytest.raises(ValueError, match="at least 20 rated images, got 19"):
+        calibrate(distances[:19], opinions[:19], samples=1)
+
+
 def test_equal_seeds_give_equal_calibrations(distances: np.ndarray) -> None:  # type: ignore[type-arg]
     opinions = opinions_of(distances, 1)
     first, again, other = (calibrate(distances, opinions, samples=5, seed=s) for s in (0, 0, 1))
@@ -108,6 +116,7 @@ def test_a_calibration_is_for_one_metric_and_one_network(made: Calibration) -> N
         made.check("relqa:distance")
     known = Calibration(**{**vars(made), "about": {"metric": "m:f", "weights": "base@12ab"}})
     known.check("m:f", "renamed@12ab")
+    known.check("m:f")
     with pytest.raises(ValueError, match="made with the weights base@12ab, these are base@ffff"):
         known.check("m:f", "base@ffff")
 
@@ -190,6 +199,17 @@ def test_each_of_five_scenes_is_left_out_by_itself(distances: np.ndarray) -> Non
         left.extend(opinions[~seen] - curve(distances[~seen]))
     assert made.residuals == pytest.approx(np.quantile(left, [0.1, 0.9]))
     assert made.rmse == pytest.approx(np.sqrt(np.mean(np.square(left))))
+
+
+@pytest.mark.parametrize(("count", "together"), [(3, False), (4, False), (5, True)])
+def test_of_fewer_than_five_scenes_each_image_stands_for_itself(
+    distances: np.ndarray,  # type: ignore[type-arg]
+    count: int,
+    together: bool,
+) -> None:
+    opinions, scenes = opinions_of(distances, 1), (np.arange(300) % count).tolist()
+    made = calibrate(distances, opinions, scenes=scenes, samples=2)
+    assert (made != calibrate(distances, opinions, samples=2)) is together
 
 
 def test_intervals_are_quantiles_that_hold_the_estimate(made: Calibration) -> None:
