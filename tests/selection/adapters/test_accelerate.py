@@ -15,6 +15,7 @@ pytest.importorskip("accelerate", reason="Accelerate is not installed")
 
 from accelerate import Accelerator
 
+from relqa_loss.selection import ImageScores
 from relqa_loss.selection.adapters.accelerate import RelationalSelection
 
 # Also what test_one_process runs, so that the two can be compared.
@@ -85,12 +86,18 @@ def test_one_process(tmp_path: Path, tiny: Any, loader: Any) -> None:
     assert list(selection.selector.load()) == ["gain"]
     torch.testing.assert_close(selection.selector.load()["gain"], torch.full((3, 1, 1), 1.2))
     assert sum(p.numel() for g in optimiser.param_groups for p in g["params"]) == 3
-    keyed = RelationalSelection(Accelerator(cpu=True), tmp_path / "keyed")
+    keyed = RelationalSelection(
+        Accelerator(cpu=True), tmp_path / "keyed", scores=ImageScores("score"), keep=3
+    )
     images = torch.rand(2, 3, 32, 32)
     keyed.add(images, images, ["b", "a"])
     assert keyed.decide(0, tiny).mean == 0
     assert keyed.selector is not None
     assert keyed.selector._ledger.images == ("a", "b")
+    settings = keyed.selector._ledger.settings
+    assert [settings[name] for name in ("mode", "metric", "keep")] == ["max", "score", 3]
+    with pytest.raises(FileExistsError, match="resume=True"):
+        RelationalSelection(Accelerator(cpu=True), tmp_path / "keyed")
 
 
 def test_two_processes_decide_as_one(tmp_path: Path, tiny: Any, loader: Any) -> None:

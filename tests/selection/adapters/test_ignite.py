@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 
 pytest.importorskip("ignite", reason="PyTorch-Ignite is not installed")
 
 from ignite.engine import Engine, Events
 
 from relqa_loss import RelationalLoss
+from relqa_loss.selection import ImageScores
 from relqa_loss.selection.adapters.ignite import RelationalSelection
 
 
@@ -75,6 +77,37 @@ def test_outputs_of_another_form(tmp_path: Path, tiny: Any, loader: Any) -> None
                 evaluator.run(loader)
         else:
             assert evaluator.run(loader).metrics["relational_loss"] == 0
+            assert selection.selector is not None
+            assert selection.selector._ledger.images == ("1-0", "1-1", "2-0", "2-1", "3-0")
+
+
+def test_scores_and_options_reach_the_selection(tmp_path: Path, tiny: Any, loader: Any) -> None:
+    scores = ImageScores("score", maps=False)
+    selection = RelationalSelection(tmp_path / "a", scores=scores, keep=3, confidence=0.5)
+    evaluator = evaluator_of(tiny)
+    selection.attach(evaluator, Engine(lambda engine, batch: None), tiny)
+    assert list(evaluator.run(loader).metrics) == ["relational_score"]
+    assert selection.selector is not None
+    settings = selection.selector._ledger.settings
+    found = [settings[name] for name in ("mode", "metric", "keep", "confidence")]
+    assert found == ["max", "score", 3, 0.5]
+    # A folder that cannot be used is found out before the training.
+    again = RelationalSelection(tmp_path / "a")
+    with pytest.raises(FileExistsError, match="resume=True"):
+        again.attach(evaluator, Engine(lambda engine, batch: None), tiny)
+
+
+def test_a_distributed_wrapper_is_looked_through(tmp_path: Path, tiny: Any, loader: Any) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/s", rank=0, world_size=1)
+    try:
+        wrapped = torch.nn.parallel.DistributedDataParallel(tiny)
+        selection, evaluator = RelationalSelection(tmp_path / "a"), evaluator_of(wrapped)
+        selection.attach(evaluator, Engine(lambda engine, batch: None), wrapped)
+        evaluator.run(loader)
+        assert selection.selector is not None
+        assert list(selection.selector.load()) == ["gain"]
+    finally:
+        dist.destroy_process_group()
 
 
 def test_evaluations_after_the_training_do_not_count(tmp_path: Path, tiny: Any, data: Any) -> None:

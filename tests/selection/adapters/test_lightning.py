@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from relqa_loss import RelationalLoss
+from relqa_loss.selection import ImageScores
 
 pl = pytest.importorskip("lightning.pytorch", reason="Lightning is not installed")
 
@@ -126,6 +128,29 @@ def test_resumes_and_needs_images(tmp_path: Path, tiny: Any, loader: Any) -> Non
         fit(tmp_path, tiny, loader, wrong)
     with pytest.raises(ValueError, match="contradicts"):
         RelationalSelection(tmp_path, mode="max")
+
+
+@pytest.mark.parametrize("rehearsal", [False, True])
+def test_scores_keys_and_options_reach_the_selection(
+    tmp_path: Path, tiny: Any, data: Any, rehearsal: bool
+) -> None:
+    def named(outputs: Any, batch: Any) -> dict[str, Any]:
+        return {**outputs, "keys": batch[2]}
+
+    callback = RelationalSelection(
+        tmp_path / "selection", scores=ImageScores("score"), pairs=named, keep=3, confidence=0.5
+    )
+    assert (callback.monitor, callback.mode) == ("val/relational_score", "max")
+    options = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False}
+    trainer = pl.Trainer(fast_dev_run=rehearsal, callbacks=[callback], **options)
+    images = TensorDataset(*data.tensors, torch.tensor([3, 1, 4, 0, 2]))
+    trainer.validate(Module(tiny, ()), DataLoader(images, batch_size=5), verbose=False)
+    assert callback.monitor in trainer.callback_metrics
+    assert callback.selector is not None
+    assert callback.selector._ledger.images == ("0", "1", "2", "3", "4")
+    settings = callback.selector._ledger.settings
+    found = [settings[name] for name in ("mode", "metric", "keep", "confidence")]
+    assert found == ["max", "score", 3, 0.5]
 
 
 def test_trained_weights_are_no_step_0_in_a_new_trainer(

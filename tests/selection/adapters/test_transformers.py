@@ -108,6 +108,7 @@ def test_trainer_and_selection_choose_the_same(
     selector = callback.selector
     steps = [3, 6, 9, 12] if score else [0, 3, 6, 9, 12]
     assert [entry.step for entry in selector.entries] == steps
+    assert selector._ledger.settings["keep"] == 2
     # The distance certainly falls towards the reference. Which of these outputs of noise the score
     # prefers is up to the weights; what counts is that both take the highest.
     highest = max(selector.entries, key=lambda entry: entry.mean)
@@ -146,6 +147,13 @@ def test_the_same_object_is_needed_and_images(tmp_path: Path, data: Any) -> None
         trainer.evaluate()
     with pytest.raises(ValueError, match="images N×3×H×W"):
         RelationalMetrics()(hf.EvalPrediction({"a": 1}, {"a": 1}))
+    images = torch.rand(16, 3, 32, 32).numpy()
+    # As trainers hand on outputs of one image each.
+    alone = RelationalMetrics(ImageScores(maps=False))
+    assert alone(hf.EvalPrediction((images[:2],), [images[:2]])) == {"relational_loss": 0}
+    for preds, target in ((images, images[:8]), (images[:8], images)):
+        with pytest.raises(ValueError, match="shape"):
+            alone(hf.EvalPrediction(preds, target))
     assert RelationalMetrics(ImageScores("score")).best_model_arguments() == {
         "metric_for_best_model": "eval_relational_score",
         "greater_is_better": True,
