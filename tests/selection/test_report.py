@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from relqa_loss._html import inline, png
+from relqa_loss.plotting import colourise
 from relqa_loss.selection import report
 from relqa_loss.selection.comparison import Measured, compare
 
@@ -32,12 +35,20 @@ def outcome(name: str, size: tuple[int, int] = (64, 80)) -> Any:
     )
 
 
-def page(folder: Path, *, metric: str = "distance", **options: Any) -> str:
-    """Of two candidates with the leads above."""
+def page(
+    folder: Path,
+    *,
+    metric: str = "distance",
+    leads: dict[str, float] = LEADS,
+    lacking: str = "",
+    examine: Callable[[Path, Path], Any] = lambda reference, image: outcome(str(image)),
+    **options: Any,
+) -> str:
+    """Of two candidates with these leads, one of which may lack an image."""
     sign = 1 if metric == "score" else -1
-    worth = {"good": LEADS, "bad": dict.fromkeys(LEADS, 0.0)}
+    worth = {"good": leads, "bad": {key: 0.0 for key in leads if key != lacking}}
     # The last images differ most in the channels.
-    ringing = {key: k / 10 for k, key in enumerate(LEADS)}
+    ringing = {key: k / 10 for k, key in enumerate(leads)}
     table = {
         name: {
             key: Measured(
@@ -45,13 +56,13 @@ def page(folder: Path, *, metric: str = "distance", **options: Any) -> str:
                 (-0.25, ringing[key] * (name == "good"), 0.0),
                 (0.75, ringing[key], 0.0),
             )
-            for key, lead in leads.items()
+            for key, lead in values.items()
         }
-        for name, leads in worth.items()
+        for name, values in worth.items()
     }
     found = compare(
         table,
-        list(LEADS),
+        list(leads),
         CHANNELS,
         mode="max" if metric == "score" else "min",
         metric=metric,
@@ -67,11 +78,9 @@ def page(folder: Path, *, metric: str = "distance", **options: Any) -> str:
         "weights": "base@1",
         "relqa_loss": "1",
     }
-    files = {(name, key): Path(name) for name in table for key in LEADS}
+    files = {(name, key): Path(name) for name in table for key in leads}
     out = folder / "report.html"
-    report.write_report(
-        out, found, table, folder, files, document, lambda reference, image: outcome(str(image))
-    )
+    report.write_report(out, found, table, folder, files, document, examine)
     return out.read_text("utf-8")
 
 
@@ -90,18 +99,72 @@ def test_images_that_speak_most_for_and_against_the_choice(tmp_path: Path, metri
     assert text.count("words of good") == text.count("words of bad") == 5
 
 
+def test_images_that_speak_for_neither_are_not_shown(tmp_path: Path) -> None:
+    def heads(**options: Any) -> list[str]:
+        return re.findall(r"<h3>(.*?)</h3>", page(tmp_path, **options))
+
+    assert heads(leads={"a": 0.5, "b": 0.0}) == ["a: good is better by 0.5"]
+    assert heads(leads={"a": 0.0, "b": 0.0}) == []
+    assert "They are the same on every image." in page(tmp_path, leads={"a": 0.0})
+    assert heads(leads={"a": 0.5, "b": 0.25}, lacking="a", coverage=0.5) == [
+        "b: good is better by 0.25"
+    ]
+
+
+def test_pictures_and_maps_are_those_of_their_candidate(tmp_path: Path) -> None:
+    asked: list[Path] = []
+
+    def examine(reference: Path, image: Path) -> Any:
+        asked.append(reference)
+        found = outcome(str(image))
+        found.image = torch.full((3, 64, 80), 0.25 if image.name == "good" else 0.75)
+        return found
+
+    text = page(tmp_path, leads={"a.png": 0.5}, examine=examine)
+    assert asked == 2 * [tmp_path / "a.png"]
+    for name, level in (("reference", 0.5), ("good", 0.25), ("bad", 0.75)):
+        image = torch.full((3, 64, 80), level)
+        assert f'<img src="{inline(png(image, 320))}" alt="{name}">' in text
+        assert f'src="{inline(png(image))}" alt="{name}, enlarged">' in text
+    # All maps of an image are on one scale, that of the largest of them.
+    cells = re.findall(r'<td><img class="sharp" src="(.*?)".*?mean (.*?)</div>', text)
+    expected = [
+        (inline(png(colourise(torch.full((16, 20), mean), 0.2))), word)
+        for mean, word in ((0.2, "+0.20"), (-0.2, "−0.20"), (0.1, "+0.10"), (-0.1, "−0.10"))
+    ]
+    assert cells == expected
+
+
+def test_a_file_that_has_gone_costs_its_picture_only(tmp_path: Path) -> None:
+    def examine(reference: Path, image: Path) -> Any:
+        if reference.name == "a":
+            raise FileNotFoundError(2, "No such file", str(reference))
+        return outcome(str(image))
+
+    text = page(tmp_path, examine=examine)
+    assert "No such file" in text
+    assert text.count("words of good") == 4
+
+
+def test_a_limit_that_did_not_decide_decides_on_no_image(tmp_path: Path) -> None:
+    text = page(tmp_path, veto={"ringing": 0.5})
+    assert re.findall(r"<h3>(.*?):", text) == ["a", "d", "c", "b", "f"]
+
+
 def test_a_veto_shows_the_images_with_most_of_what_it_limits(tmp_path: Path) -> None:
     limits = {"ringing": 0.02, "-sharpness": 0.5}
     text = page(tmp_path, veto=limits, baseline="bad")
     heads = re.findall(r"<h3>(.*?)</h3>", text)
     assert [head[0] for head in heads] == ["g", "f", "e"]
     assert heads[2] == "e: bad is worse by 0.1"
+    assert "<b>1</b><span>candidates ruled out</span>" in text
     assert "Limits, against bad: more ringing by 0.02, less sharpness by 0.5." in text
     assert '<td class="note">vetoed: more ringing than bad by 0.3 (tolerance 0.02)</td>' in text
 
 
 def test_tables(tmp_path: Path) -> None:
     text = page(tmp_path)
+    assert "<b>0</b><span>candidates ruled out</span>" in text
     assert "<b>57%</b><span>of images better than bad</span>" in text
     assert '>–</td><td title="4 won, 0 tied of 7">57%</td>' in text
     assert '<td title="3 won, 0 tied of 7">43%</td><td>–</td>' in text
