@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import piq
 import pytest
 import skimage.data
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from relqa_loss.distortions import operator_names
+from relqa_loss.evaluation import agreement
 from relqa_loss.evaluation.agreement import badness_columns, rank_agreement
 from relqa_loss.network import load_pretrained
 from relqa_loss.training.panel import panel_values
@@ -29,6 +32,8 @@ def test_columns_are_what_they_are_called(reference: Tensor) -> None:
         relation = network(reference.expand_as(images), images)
     torch.testing.assert_close(found["distance"], relation.distance)
     torch.testing.assert_close(found["score"], -relation.score)
+    half = [F.avg_pool2d(x, 2) for x in (images, reference.expand_as(images))]
+    torch.testing.assert_close(found["SSIM"], 1 - piq.ssim(*half, reduction="none"))
     error = (images - reference).square().mean((1, 2, 3))
     torch.testing.assert_close(found["PSNR"], 10 * error.log10())
     for name, values in found.items():
@@ -57,3 +62,36 @@ def test_agreement_is_spearmans_correlation_over_all_photographs(reference: Tens
     assert found["rising"]["mdsi"] == pytest.approx(1)
     assert found["falling"]["mdsi"] == pytest.approx(-1)
     assert seen == [(1, 2), (2, 2)]
+
+
+def test_what_is_compared(reference: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[Tensor] = []
+
+    def error(reference: Tensor, images: Tensor) -> Tensor:
+        assert not torch.is_grad_enabled()
+        shown.append(images)
+        return (images - reference).square().mean((1, 2, 3))
+
+    def two(reference: Tensor, images: Tensor, metrics: tuple[str, ...]) -> Tensor:
+        values = (images - reference).square().mean((1, 2, 3))
+        return torch.stack([values, -values], 1)
+
+    monkeypatch.setattr(agreement, "panel_values", two)
+    for seed in (0, 0, 7):
+        found = rank_agreement(
+            {"error": error},
+            [reference, reference],
+            ["brighten"],
+            ("rising", "falling"),
+            per_photo=3,
+            seed=seed,
+        )
+        assert found == {"error": {"rising": pytest.approx(1), "falling": pytest.approx(-1)}}
+    first, second, again, _, other, _ = shown
+    assert len(first) == 3
+    assert torch.equal(first, again)
+    # Neither photographs nor seeds share their distortions, nor do images of one photograph.
+    images = torch.cat([first, second, other])
+    assert len(images.flatten(1).unique(dim=0)) == 9
+    assert torch.equal(images, images.mul(255).round().div(255))
+    assert bool((images >= reference - 1e-6).all())  # by no other operator
