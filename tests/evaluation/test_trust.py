@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from relqa_loss.distortions import get_operator, operator_names
-from relqa_loss.evaluation.trust import is_monotone, line_scan, recover, starting_point
+from relqa_loss.evaluation.trust import (
+    is_monotone,
+    line_scan,
+    recover,
+    recover_image,
+    starting_point,
+)
 from relqa_loss.network import ParityNetwork, load_pretrained
 
 LEAST_PSNR = 35.0  # dB
@@ -65,6 +71,60 @@ def test_line_scans_rise_for_every_operator(
         assert is_monotone(values), name
 
 
+def test_descent_is_what_it_was_asked_for(photos: Tensor) -> None:
+    calls = []
+
+    def squares(preds: Tensor, target: Tensor) -> Tensor:
+        calls.append(bool((preds >= 0).all() and (preds <= 1).all()))
+        return (preds - target).square().mean((1, 2, 3))
+
+    start = (photos + torch.tensor([0.1, 0.01]).view(2, 1, 1, 1)).clamp(max=1)
+    before = start.clone()
+    found = recover(squares, photos, start, steps=30, rate=0.02)
+    assert len(calls) == 30
+    assert torch.equal(start, before)
+    errors = (start - photos).square().mean((1, 2, 3))
+    assert found.start_psnr == pytest.approx(float(-10 * errors.log10().mean()), rel=1e-4)
+    assert found.psnr > found.start_psnr + 10
+    assert 0 < found.ratio < 0.1
+    still = recover(squares, photos, start, steps=3, rate=1e-9)
+    assert still.psnr == pytest.approx(found.start_psnr, rel=1e-4)
+    assert still.ratio == pytest.approx(1, rel=1e-3)
+    assert recover(squares, photos, photos, steps=2, rate=1e-9).ratio == 0
+    # Of a reference that lies outside, an image comes as near as an image can.
+    _, image = recover_image(squares, photos + 2, start, steps=60, rate=0.1)
+    assert all(calls)
+    assert float(image.max()) == 1
+
+
+@pytest.mark.parametrize("kind", ["noise", "blur", "jpeg", "tone"])
+def test_starts_are_far_from_the_reference(photos: Tensor, kind: str) -> None:
+    start = starting_point(kind, photos[0], torch.Generator().manual_seed(0))
+    assert start.shape == photos[0].shape
+    error = (start - photos[0]).square().mean()
+    assert float(-10 * error.log10()) < 25
+    if kind == "tone":  # of the colours and of the contrast
+        spread = start.flatten(1).std(1).mean() / photos[0].flatten(1).std(1).mean()
+        assert float(spread) < 0.9
+        assert float((start - photos[0]).mean((1, 2)).diff().abs().max()) > 0.02
+    with pytest.raises(ValueError, match="unknown start 'other'"):
+        starting_point("other", photos[0], torch.Generator())
+
+
+def test_line_scans_go_from_the_reference_to_the_image(photos: Tensor) -> None:
+    def size(preds: Tensor, target: Tensor) -> Tensor:
+        assert not torch.is_grad_enabled()
+        return (preds - target).abs().mean((1, 2, 3))
+
+    places, values = line_scan(size, photos[0], photos[1], points=5)
+    assert places.tolist() == [0, 0.25, 0.5, 0.75, 1]
+    whole = float((photos[0] - photos[1]).abs().mean())
+    assert values.tolist() == pytest.approx([whole * k / 4 for k in range(5)], abs=1e-6)
+
+
 def test_is_monotone_sees_a_dip() -> None:
+    # It is measured against the range of the values.
+    assert is_monotone(torch.tensor([0.0, 99.95, 99.9, 100.0]))
+    assert not is_monotone(torch.tensor([0.0, 0.00101, 0.0009, 0.002]))
     assert is_monotone(torch.tensor([0.0, 0.5, 1.0]))
     assert not is_monotone(torch.tensor([0.0, 0.6, 0.5, 1.0]))
