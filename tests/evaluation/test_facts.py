@@ -38,6 +38,7 @@ def test_values_are_those_of_the_metric(stimuli: Stimuli) -> None:
     facts = [fact for fact in FACTS if fact.group in ("noise", "upscaling", "contrast")]
     verdicts = judge(mse, stimuli, facts)
     assert [v.fact for v in verdicts] == facts
+    assert judge(mse, stimuli, []) == []
     for verdict in verdicts:
         for value, version in (
             (verdict.worse, verdict.fact.worse),
