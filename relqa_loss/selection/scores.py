@@ -143,9 +143,9 @@ class ImageScores:
                 maps, first = maps_and_distance(preds, target, **options)
             else:
                 first = relational_distance(preds, target, reduction="none", **options)
-        if self.metric == "loss":
-            error = preds.to(first.dtype) - target.to(first.dtype)
-            first = first + PIXEL_WEIGHT / self.data_range * error.abs().mean((1, 2, 3))
+            if self.metric == "loss":
+                error = preds.to(first.dtype) - target.to(first.dtype)
+                first = first + PIXEL_WEIGHT / self.data_range * error.abs().mean((1, 2, 3))
         row = [first[:, None]]
         if self.maps and maps is not None:
             row.append(maps.mean((2, 3)))

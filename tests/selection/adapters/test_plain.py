@@ -77,6 +77,82 @@ def test_the_default_is_the_loss_with_its_pixel_term(white: float) -> None:
     assert all(a < b for a, b in zip(alone.values, scores.values, strict=True))
 
 
+@pytest.mark.parametrize("mode", ["clamp", "ignore"])
+def test_images_out_of_range_are_scored_as_losses_and_metrics_see_them(mode: Any) -> None:
+    preds, target = torch.rand(2, 3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    preds = (1.4 * preds - 0.2).requires_grad_()
+    scores = ImageScores(on_out_of_range=mode)
+    rows = scores.measure(preds, target)
+    assert not rows.requires_grad
+    expected = RelationalLoss(reduction="none", on_out_of_range=mode)(preds, target)
+    assert rows[:, 0].tolist() == pytest.approx(expected.tolist(), rel=1e-4)
+    alone = ImageScores("distance", on_out_of_range=mode, maps=False)
+    alone.add(preds, target)
+    metric = RelationalDistance(on_out_of_range=mode)
+    metric.update(preds, target)
+    assert alone.mean == pytest.approx(float(metric.compute()), rel=1e-5)
+    with pytest.raises(ValueError, match="range"):
+        ImageScores().add(preds, target)
+    # Scores of half precision are collected in single precision, as others are.
+    half = [image.detach().clamp(0, 1).bfloat16() for image in (preds, target)]
+    single = scores.measure(*(image.float() for image in half))
+    torch.testing.assert_close(scores.measure(*half), single)
+
+
+def test_wrong_options_are_found_out_before_any_image(tmp_path: Path) -> None:
+    for options, message in (
+        ({"channel_weights": {"ringin": 2.0}}, "ringin"),
+        ({"data_range": -1.0}, "data_range"),
+        ({"on_out_of_range": "cut"}, "on_out_of_range"),
+        ({"weights": "no-such"}, "no-such"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ImageScores(**options)  # type: ignore[arg-type]
+    others = (("mode", "max"), ("metric", "score"), ("version", "other"))
+    for name, value in others:
+        with pytest.raises(ValueError, match=rf"{name}='{value}' contradicts scores of the loss"):
+            SharedSelection(tmp_path, **{name: value})
+
+
+def test_a_decision_forgets_its_scores_even_if_it_fails() -> None:
+    shared = SharedSelection(None)
+    row = [0.5, *[0.0] * len(shared.scores.channels)]
+    shared.scores.add_rows([row, row])
+    shared.decide(0, None)
+    assert (len(shared.scores), shared.begun(), shared.has(0), shared.has(3)) == (
+        0,
+        False,
+        True,
+        False,
+    )
+    shared.scores.add_rows([row])
+    with pytest.raises(ValueError, match="same images"):
+        shared.decide(3, None)
+    shared.scores.add_rows([row, row], ["a", "b"])
+    with pytest.raises(ValueError, match="by key"):
+        shared.decide(3, None)
+    shared.scores.add_rows([row, row])
+    shared.decide(3, None)
+    assert shared.begun()
+    assert shared.has(3)
+    with pytest.raises(ValueError, match="one score per image"):
+        shared.decide(6, None)
+
+
+def test_what_was_gathered_has_the_options_of_its_parts() -> None:
+    scores = ImageScores(
+        "score",
+        data_range=255.0,
+        weights="relqa-nano",
+        channel_weights={"ringing": 2.0},
+        on_out_of_range="clamp",
+        maps=False,
+    )
+    whole = scores.gathered([scores])
+    for name in ("metric", "mode", "version", "data_range", "on_out_of_range", "maps"):
+        assert getattr(whole, name) == getattr(scores, name)
+
+
 @pytest.mark.parametrize("metric", ["loss", "distance", "score"])
 def test_without_maps_the_values_are_the_same(metric: Any, loader: Any) -> None:
     full, lean = ImageScores(metric), ImageScores(metric, maps=False)
