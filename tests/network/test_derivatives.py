@@ -46,22 +46,30 @@ def blur(image: Tensor) -> Tensor:
     return F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, 1)
 
 
+def slanted(image: Tensor, slant: int) -> Tensor:
+    """``image`` with lines that run aslant, so that what it does across it does down as well."""
+    across = image[..., 48:49, :].expand_as(image)
+    lines = torch.stack([across[..., row, :].roll(slant * row, -1) for row in range(96)], -2)
+    return lines + 0.3 * (image - lines) if slant else image
+
+
 def contrasted(image: Tensor, factor: float) -> Tensor:
     return image.mean() + factor * (image - image.mean())
 
 
-def noise(seed: int, scale: float) -> Tensor:
+def noise(seed: int, scale: float, side: int = 96) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return scale * torch.randn(1, 3, 96, 96, generator=generator).double()
+    return scale * torch.randn(1, 3, side, side, generator=generator).double()
 
 
 def changed(reference: Tensor, seed: int) -> dict[str, Tensor]:
     return {
         "moved": reference.roll(1, -1),
         "blurred": blur(blur(blur(reference))),
-        "noisy": (reference + noise(seed, 0.05)).clamp(0, 1),
+        "noisy": (reference + noise(seed, 0.05, reference.shape[-1])).clamp(0, 1),
         "stronger": contrasted(reference, 1.2),
         "weaker": contrasted(reference, 1 / 1.2),
+        "sharpened": 2 * reference - blur(blur(blur(reference))),
     }
 
 
@@ -130,8 +138,11 @@ def test_shares_do_not_depend_on_the_size_of_the_error(seed: int, factor: float,
     assert whole.gained.abs().max() <= 1
 
 
-def test_shares_are_those_of_least_squares_fits() -> None:
-    reference, image = scene(4), scene(5)
+@pytest.mark.parametrize("slant", [0, -1, 2])
+def test_shares_are_those_of_least_squares_fits(slant: int) -> None:
+    reference, image = slanted(scene(4), slant), scene(5)
+    if slant:  # else of two strangers, of whom an offset explains next to nothing
+        image = reference.roll((1, 1), (-2, -1)) + noise(6, 0.02)
     found = shares(image, reference)
     around = F.pad(PixelPyramid().double().smooth(reference), (1, 1, 1, 1), mode="replicate")
     across = (around[..., 1:-1, 2:] - around[..., 1:-1, :-2]) / 2
@@ -159,6 +170,20 @@ def test_shares_are_those_of_least_squares_fits() -> None:
             *((each - each.mean(-1, keepdim=True)).flatten() for each in centred), 0
         )
         torch.testing.assert_close(found.gained[0, 0, row, column], likeness, rtol=0, atol=3e-3)
+
+
+@pytest.mark.parametrize("texture", [0.0, 1e-4])
+def test_what_is_flat_explains_nothing(texture: float) -> None:
+    """Neither where nothing varies at all, along a line, nor below what 8 bits can show."""
+    flat = 0.5 + texture * (scene(11) - 0.5)
+    lined = flat + 0.2 * scene(12)[..., :1, :]
+    for reference, kinds in ((flat, ("moved", "blurred", "gained")), (lined, ())):
+        image = (reference + noise(13, 0.05)).requires_grad_()
+        found = shares(image, reference)
+        assert all(bool(getattr(found, kind).abs().max() < 0.05) for kind in kinds)
+        sum(share.sum() for share in found).backward()
+        assert image.grad is not None
+        assert image.grad.isfinite().all()
 
 
 def test_no_error_is_of_no_kind_and_has_a_gradient() -> None:
@@ -190,6 +215,27 @@ def test_more_density_is_more_whatever_the_error(seed: int, kind: str) -> None:
     found = torch.stack([weighed(level.expand(1, 1, 24, 24), error, measured) for level in levels])
     assert bool((found[0] == 0).all())
     assert bool((found.diff(dim=0) > 0).all())
+
+
+@pytest.mark.parametrize("kind", ["moved", "blurred", "stronger"])
+def test_gradients_are_of_both_images(kind: str) -> None:
+    """Of a score, either one is the reference of a distance."""
+    reference = scene(14, 32)
+    image = changed(reference, 0)[kind]
+
+    def value(image: Tensor, reference: Tensor) -> Tensor:
+        density = torch.ones(1, 1, 8, 8).double()
+        return weighed(density, smooth_error(image - reference), structure(reference)).sum()
+
+    given = image.clone().requires_grad_(), reference.clone().requires_grad_()
+    gradients = torch.autograd.grad(value(*given), given)
+    for index, gradient in enumerate(gradients):
+        step = 1e-6 * noise(15 + index, 1.0, 32)
+        there, here = (
+            value(*(each + sign * step if at == index else each for at, each in enumerate(given)))
+            for sign in (1, -1)
+        )
+        torch.testing.assert_close((gradient * step).sum(), (there - here) / 2, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -225,3 +271,4 @@ def test_moves_and_gains_take_their_part_of_the_distance_away_and_blurs_add_one(
     assert 0.95 < ratios["noisy"] < 1.05
     assert ratios["stronger"] < 0.85
     assert 0.95 < ratios["weaker"] < 1.05
+    assert 0.95 < ratios["sharpened"] < 1.05  # neither a blur nor a mere gain of contrast
