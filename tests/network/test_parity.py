@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -270,7 +270,7 @@ def test_a_weight_of_ones_equals_none(network: ParityNetwork, side: tuple[int, i
     cells = torch.ones(2, 1, -(-side[0] // 4), -(-side[1] // 4))
     with torch.no_grad():
         plain = network(reference, image)
-        for factor in (1.0, 7.0):  # only their ratios count
+        for factor in (1.0, 7.0, 1e-6):  # only their ratios count
             weighted = network(reference, image, None, factor * cells)
             torch.testing.assert_close(weighted.distance, plain.distance, rtol=2e-6, atol=0)
             torch.testing.assert_close(weighted.score, plain.score, rtol=1e-4, atol=1e-6)
@@ -333,6 +333,28 @@ def test_what_is_confined_is_diluted_by_the_root_of_the_area() -> None:
             for r, i in ((reference[middle], image[middle]), (reference, image))
         )
     torch.testing.assert_close(small / large, torch.full((1,), 2.0), rtol=0.02, atol=0)
+
+
+def test_what_images_are_padded_with_is_grey(network: ParityNetwork) -> None:
+    network = double(network)
+    pair = images(23, 2, 2, 3, 45, 61).double()
+    wider = torch.nn.functional.pad(pair, (0, 3, 0, 3), value=0.5)
+    with torch.no_grad():
+        (one, other), (wide, wide_other) = (map(network.encode, each) for each in (pair, wider))
+        for function in (network.distortion_maps, network.distance_map):
+            torch.testing.assert_close(function(one, other), function(wide, wide_other))
+
+
+@pytest.mark.parametrize("name", ["silent", "silent patches"])
+def test_the_plain_distance_is_all_where_nothing_is_learned(name: str) -> None:
+    network = double(build(name))
+    network.scale.fill_(0.7)
+    reference, image = images(22, 2, 2, 3, 48, 64).double()
+    with torch.no_grad():
+        encoding = network.encode(reference)
+        distance = network.distance(encoding, image)
+        for given in (image, network.encode(image)):
+            torch.testing.assert_close(network.plain_distance(encoding, given), distance)
 
 
 def test_parts_equal_the_whole(network: ParityNetwork) -> None:
@@ -412,6 +434,7 @@ def test_the_score_is_surer_than_training(network: ParityNetwork) -> None:
 
 
 @given(share=st.floats(0, 1), scale=st.floats(1e-2, 1e3))
+@example(share=1.0, scale=1.0)
 def test_a_clear_direction_is_nearly_certain(share: float, scale: float) -> None:
     columns = torch.linspace(0, 1, 64) <= share
     evidence = scale * torch.where(columns, 1.0, -1.0).expand(1, 1, 8, 64)
@@ -419,6 +442,8 @@ def test_a_clear_direction_is_nearly_certain(share: float, scale: float) -> None
     balance = float(evidence.mean() / scale)
     assert abs(sign) <= 1 + 1e-6
     assert sign == -float(prevailing_sign(-evidence))
+    # Whatever its magnitude.
+    assert sign == pytest.approx(float(prevailing_sign(evidence / scale)), abs=1e-3)
     assert sign * balance >= 0
     assert abs(sign) >= abs(balance) - 1e-3
     if abs(balance) >= 0.2:
