@@ -75,6 +75,8 @@ def test_eight_bits_grey_and_identity() -> None:
     found = measure_in_tiles(preds, target, tile=128, data_range=255)
     whole = relate(preds, target, data_range=255)
     torch.testing.assert_close(found.distance, whole.distance, atol=1e-6, rtol=1e-5)
+    related = relate_in_tiles(preds, target, tile=128, data_range=255)
+    torch.testing.assert_close(related.maps, whole.maps, atol=1e-5, rtol=1e-5)
     same = measure_in_tiles(target, target, tile=128, data_range=255)
     assert not bool(same.distance.any())
     assert not bool(same.score.any())
