@@ -22,7 +22,7 @@ def images(sizes: list[tuple[int, int]], seed: int) -> list[Tensor]:
 @settings(deadline=None, max_examples=25)
 @given(st.lists(SIZES, min_size=1, max_size=7))
 def test_groups_are_a_partition_of_the_pairs(sizes: list[tuple[int, int]]) -> None:
-    preds, target = images(sizes, 0), images(sizes, 1)
+    preds, target = ([each.requires_grad_() for each in images(sizes, seed)] for seed in (0, 1))
     groups = list(by_size(preds, target))
     assert len(groups) == len(set(sizes))
     assert sorted(torch.cat([group.rows for group in groups]).tolist()) == [*range(len(sizes))]
@@ -30,6 +30,8 @@ def test_groups_are_a_partition_of_the_pairs(sizes: list[tuple[int, int]]) -> No
         for row, image, reference in zip(*group, strict=True):
             assert torch.equal(image, preds[int(row)])
             assert torch.equal(reference, target[int(row)])
+            assert image.requires_grad
+            assert reference.requires_grad
     firsts = [int(group.rows[0]) for group in groups]
     assert firsts == sorted(firsts)
 

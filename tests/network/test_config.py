@@ -24,6 +24,7 @@ from relqa_loss.network import NetworkConfig
         ({"channels": ("blur", "blur")}, "channels"),
         ({"floor": 0.0}, "floor"),
         ({"floor": float("nan")}, "floor"),
+        ({"floor": float("inf")}, "floor"),
         ({"distance": "wavelets"}, "distance"),
         ({"distance": "patches"}, "widths"),
         ({"distance": "patches", "widths": (8, 16, 32)}, "error_widths"),
