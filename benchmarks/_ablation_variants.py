@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relqa_loss.network.model import Encoding, ParityNetwork
-from relqa_loss.training.objectives import (
-    Batch,
-    Objectives,
+from relqa_loss.training.batch import Batch
+from relqa_loss.training.objectives import Objectives
+from relqa_loss.training.panel import PANEL
+from relqa_loss.training.sets import NO_ORDER
+from relqa_loss.training.terms import (
     anchor_loss,
     certain_loss,
     consensus,
@@ -19,8 +21,6 @@ from relqa_loss.training.objectives import (
     listwise_loss,
     log_distance,
 )
-from relqa_loss.training.panel import PANEL
-from relqa_loss.training.sets import NO_ORDER
 
 FURTHER = ("dss", "vif")
 """Members five and six of the largest panel; the judges of the ablation are neither."""

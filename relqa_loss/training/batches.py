@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from relqa_loss.network.model import MAP_STRIDE
+from relqa_loss.training.batch import PAIRS_PER_SET, Batch, Facts, Lessons, Pairs
 from relqa_loss.training.colours import keep_colours, without_colours
-from relqa_loss.training.objectives import PAIRS_PER_SET, Batch, Facts, Lessons, Pairs
 from relqa_loss.training.pool import Pool
 from relqa_loss.training.sets import IMAGES_PER_SET, NO_ORDER, RankedSet
 

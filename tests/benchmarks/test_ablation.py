@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from relqa_loss.network import ParityNetwork
-from relqa_loss.training.objectives import Batch, Objectives, Pairs
+from relqa_loss.training.batch import Batch, Pairs
+from relqa_loss.training.objectives import Objectives
 from relqa_loss.training.panel import PANEL
 from relqa_loss.training.sets import IMAGES_PER_SET, NO_ORDER
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from relqa_loss.channels import CHANNELS as CHANNEL_NAMES
+from relqa_loss.training.batch import PAIRS_PER_SET, Batch
 from relqa_loss.training.batches import Batches, Quantiles, collate, read_ahead
-from relqa_loss.training.objectives import PAIRS_PER_SET, Batch
 from relqa_loss.training.sets import IMAGES_PER_SET, RankedSet
 
 SIZE, CELLS, CHANNELS, MEMBERS = 16, 4, 13, 3

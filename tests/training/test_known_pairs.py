@@ -14,8 +14,8 @@ from relqa_loss.distortions import operator_names
 from relqa_loss.distortions._filters import to_ycbcr
 from relqa_loss.training import facts
 from relqa_loss.training.facts import EXTRA, FACTS, at_psnr, draw_pair
-from relqa_loss.training.objectives import facts_loss
 from relqa_loss.training.sets import IMAGES_PER_SET, MARGIN, NO_ORDER, STORED, FactSetMaker
+from relqa_loss.training.terms import facts_loss
 
 SIZE = 64
 

@@ -17,34 +17,28 @@ from torch import Tensor
 from relqa_loss.channels import CHANNELS
 from relqa_loss.network import NetworkConfig, ParityNetwork
 from relqa_loss.network.mapper import Streams
-from relqa_loss.training.objectives import (
-    PAIRS_PER_SET,
-    Batch,
-    Facts,
-    Learn,
-    Lessons,
-    Objectives,
-    ObjectiveWeights,
-    Pairs,
-    _consensus_loss,
-    _direction_loss,
-    _map_loss,
-    _more_than_taste,
-    _outputs_loss,
-    _presence_loss,
-    _region_loss,
-    _relative_loss,
-    _sign_loss,
-    _type_loss,
+from relqa_loss.training.batch import PAIRS_PER_SET, Batch, Facts, Lessons, Pairs
+from relqa_loss.training.objectives import Learn, Objectives, ObjectiveWeights
+from relqa_loss.training.sets import IMAGES_PER_SET, NO_ORDER
+from relqa_loss.training.terms import (
     certain_loss,
     consensus,
+    consensus_loss,
+    direction_loss,
     facts_loss,
     far_loss,
     listwise_loss,
     log_distance,
+    map_loss,
+    more_than_taste,
+    outputs_loss,
+    presence_loss,
+    region_loss,
+    relative_loss,
+    sign_loss,
     teacher_loss,
+    type_loss,
 )
-from relqa_loss.training.sets import IMAGES_PER_SET, NO_ORDER
 
 SLOPE = torch.tensor(2.0)
 # On a grid, so that gaps are either none or clear of rounding.
@@ -167,14 +161,14 @@ def test_facts_that_are_wrong_by_a_factor_pull_harder() -> None:
 
 def test_consensus_loss_is_cheaper_in_the_panels_order() -> None:
     ranks = torch.tensor([[0.1] * 4, [0.5] * 4, [0.9] * 4])
-    right = _consensus_loss(torch.tensor([0.1, 0.2, 0.4]), ranks, SLOPE)
-    wrong = _consensus_loss(torch.tensor([0.4, 0.2, 0.1]), ranks, SLOPE)
+    right = consensus_loss(torch.tensor([0.1, 0.2, 0.4]), ranks, SLOPE)
+    wrong = consensus_loss(torch.tensor([0.4, 0.2, 0.1]), ranks, SLOPE)
     assert float(right) < float(wrong)
 
 
 def test_consensus_loss_ignores_a_split_panel() -> None:
     ranks = torch.tensor([[0.1, 0.9, 0.1, 0.9], [0.9, 0.1, 0.9, 0.1]])
-    assert float(_consensus_loss(torch.tensor([0.1, 0.9]), ranks, SLOPE)) == 0
+    assert float(consensus_loss(torch.tensor([0.1, 0.9]), ranks, SLOPE)) == 0
 
 
 def test_losses_push_distances_apart() -> None:
@@ -187,82 +181,82 @@ def test_losses_push_distances_apart() -> None:
 def test_map_loss_is_zero_at_the_target_and_counts_distorted_cells_more() -> None:
     target = torch.zeros(1, len(CHANNELS), 4, 4)
     target[:, 0] = 0.5
-    assert float(_map_loss(target, target)) == 0
+    assert float(map_loss(target, target)) == 0
     missed = target.clone()
     missed[:, 0] = 0.4
     invented = target.clone()
     invented[:, 1] = 0.1
-    assert float(_map_loss(missed, target)) > float(_map_loss(invented, target)) > 0
-    assert float(_map_loss(-target, target)) > float(_map_loss(0 * target, target))
+    assert float(map_loss(missed, target)) > float(map_loss(invented, target)) > 0
+    assert float(map_loss(-target, target)) > float(map_loss(0 * target, target))
 
 
 def test_type_loss_wants_the_right_channel_to_lead() -> None:
     target = torch.zeros(1, len(CHANNELS), 4, 4)
     target[:, 2, :2] = -0.5
     wrong = target.roll(1, dims=1)
-    right_loss, wrong_loss = _type_loss(target, target), _type_loss(wrong, target)
-    assert float(right_loss) < float(_type_loss(0 * target, target)) < float(wrong_loss)
+    right_loss, wrong_loss = type_loss(target, target), type_loss(wrong, target)
+    assert float(right_loss) < float(type_loss(0 * target, target)) < float(wrong_loss)
     # The type is a matter of magnitude; the sign is left to the maps' own loss.
-    torch.testing.assert_close(_type_loss(-target, target), right_loss)
+    torch.testing.assert_close(type_loss(-target, target), right_loss)
     # Undistorted cells have no type.
     elsewhere = target.clone()
     elsewhere[:, 5, 2:] = 0.9
-    torch.testing.assert_close(_type_loss(elsewhere, target), right_loss)
-    assert float(_type_loss(target, 0 * target)) == 0
+    torch.testing.assert_close(type_loss(elsewhere, target), right_loss)
+    assert float(type_loss(target, 0 * target)) == 0
 
 
 def test_region_loss_judges_the_strongest_channel_as_a_whole() -> None:
     target = torch.zeros(2, len(CHANNELS), 4, 4)
     target[:, 2, :2] = -0.5
     target[:, 4, 2:] = 0.2
-    right = _region_loss(target, target)
+    right = region_loss(target, target)
     # Cells may err as long as their mean is right.
     uneven = target.clone()
     uneven[:, 2, 0] = -1.0
     uneven[:, 2, 1] = 0.0
-    torch.testing.assert_close(_region_loss(uneven, target), right)
-    assert float(right) < float(_region_loss(0 * target, target))
-    assert float(_region_loss(0 * target, target)) < float(_region_loss(target.roll(1, 1), target))
+    torch.testing.assert_close(region_loss(uneven, target), right)
+    assert float(right) < float(region_loss(0 * target, target))
+    assert float(region_loss(0 * target, target)) < float(region_loss(target.roll(1, 1), target))
     # What is found outside the region does not count.
     outside = target.clone()
     outside[:, 7, 2:] = 0.9
-    torch.testing.assert_close(_region_loss(outside, target), right)
-    assert float(_region_loss(target, 0 * target)) == 0
+    torch.testing.assert_close(region_loss(outside, target), right)
+    assert float(region_loss(target, 0 * target)) == 0
 
 
 def test_presence_and_sign_are_separate_questions() -> None:
     target = torch.zeros(1, len(CHANNELS), 4, 4)
     target[:, 2, :2] = -0.5
     logits = torch.where(target != 0, 4.0, -4.0)
-    assert float(_presence_loss(logits, target)) < 0.1 < float(_presence_loss(-logits, target))
-    torch.testing.assert_close(_presence_loss(logits, target), _presence_loss(logits, -target))
+    assert float(presence_loss(logits, target)) < 0.1 < float(presence_loss(-logits, target))
+    torch.testing.assert_close(presence_loss(logits, target), presence_loss(logits, -target))
     sign = torch.zeros_like(target)
     sign[:, 2] = -0.9
-    right, wrong = _sign_loss(sign, target), _sign_loss(-sign, target)
-    assert float(right) < float(_sign_loss(0 * sign, target)) < float(wrong)
+    right, wrong = sign_loss(sign, target), sign_loss(-sign, target)
+    assert float(right) < float(sign_loss(0 * sign, target)) < float(wrong)
     sign[:, 5] = 0.9  # a sign without a distortion is neither right nor wrong
-    torch.testing.assert_close(_sign_loss(sign, target), right)
-    assert float(_sign_loss(sign, 0 * target)) == 0
+    torch.testing.assert_close(sign_loss(sign, target), right)
+    assert float(sign_loss(sign, 0 * target)) == 0
 
 
 def test_direction_loss_wants_worse_images_below_zero() -> None:
     worse = torch.tensor([1.0, 0.0])
     target = torch.zeros(2, len(CHANNELS), 4, 4)
     target[:, 3] = 0.5
-    low = _direction_loss(torch.tensor([-0.9, 0.9]), target, worse)
-    high = _direction_loss(torch.tensor([0.9, 0.9]), target, worse)
+    low = direction_loss(torch.tensor([-0.9, 0.9]), target, worse)
+    high = direction_loss(torch.tensor([0.9, 0.9]), target, worse)
     assert float(low) < float(high)
-    assert float(_direction_loss(torch.tensor([0.9, 0.9]), target, 0 * worse)) == 0
-    assert float(_direction_loss(torch.tensor([0.9, 0.9]), 0 * target, worse)) == 0
+    assert float(direction_loss(torch.tensor([0.9, 0.9]), target, 0 * worse)) == 0
+    assert float(direction_loss(torch.tensor([0.9, 0.9]), 0 * target, worse)) == 0
     # A better image has the opposite sign.
-    torch.testing.assert_close(_direction_loss(torch.tensor([0.9, 0.9]), target, -worse), low)
+    torch.testing.assert_close(direction_loss(torch.tensor([0.9, 0.9]), target, -worse), low)
 
 
 def test_relative_loss_wants_a_positive_direction_towards_the_better_image() -> None:
     ranks = torch.tensor([[0.9] * 4, [0.1] * 4])  # image 0 is the worse one
     first, second = torch.tensor([0, 1]), torch.tensor([1, 0])
-    right = _relative_loss(torch.tensor([0.8, -0.8]), ranks, first, second)
-    wrong = _relative_loss(torch.tensor([-0.8, 0.8]), ranks, first, second)
+    right = relative_loss(torch.tensor([0.8, -0.8]), ranks, first, second)
+    wrong = relative_loss(torch.tensor([-0.8, 0.8]), ranks, first, second)
     assert float(right) < float(wrong)
 
 
@@ -470,13 +464,13 @@ def test_outputs_as_near_as_each_other_teach_nothing() -> None:
     direction, first = torch.tensor([0.9, -0.9]), torch.tensor([1.0, 1.0])
     second = torch.tensor([1.0, 2.0])  # the first of the second pair is the better one
     both = torch.tensor([True, True])
-    right = _outputs_loss(direction, first, second, both)
+    right = outputs_loss(direction, first, second, both)
     torch.testing.assert_close(
-        right, _outputs_loss(direction * torch.tensor([-1, 1]), first, second, both)
+        right, outputs_loss(direction * torch.tensor([-1, 1]), first, second, both)
     )
-    assert right < 0.1 < 1 < _outputs_loss(-direction, first, second, both)
-    assert float(_outputs_loss(direction, first, first, both)) == 0.0
-    assert float(_outputs_loss(-direction, first, second, ~both)) == 0.0
+    assert right < 0.1 < 1 < outputs_loss(-direction, first, second, both)
+    assert float(outputs_loss(direction, first, first, both)) == 0.0
+    assert float(outputs_loss(-direction, first, second, ~both)) == 0.0
 
 
 def test_what_is_a_matter_of_taste() -> None:
@@ -484,8 +478,8 @@ def test_what_is_a_matter_of_taste() -> None:
     apart[:, CHANNELS.index("sharpness")] = -0.4
     apart[1, CHANNELS.index("tint"), :2] = 0.2  # of half of the cells: a fifth of all
     apart[2, CHANNELS.index("contrast")] = 0.3
-    assert _more_than_taste(apart).tolist() == [True, True, False]
-    assert not _more_than_taste(0 * apart).any()
+    assert more_than_taste(apart).tolist() == [True, True, False]
+    assert not more_than_taste(0 * apart).any()
 
 
 def test_identical_images_train_without_nan(objectives: Objectives) -> None:
