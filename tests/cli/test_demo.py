@@ -19,8 +19,8 @@ from relqa_loss import demo
 from relqa_loss.cli.demo import _command
 from relqa_loss.cli.main import build_parser, main
 from relqa_loss.demo import DemoConfig, Photographs, Restorer, degrade, train_restorer, training
+from relqa_loss.demo.charts import ticks
 from relqa_loss.demo.data import degrade_for_test
-from relqa_loss.demo.report import _ticks
 from relqa_loss.demo.training import Validation, psnr, restore
 from relqa_loss.distortions._pillow import to_pillow
 from relqa_loss.imageio import read_image
@@ -311,5 +311,5 @@ def test_parts() -> None:
     assert torch.equal(Restorer()(image), image)
     assert psnr(image, image) == math.inf
     assert psnr(torch.zeros(3, 8, 8), torch.full((3, 8, 8), 0.1)) == pytest.approx(20, abs=1e-4)
-    assert _ticks(0, 40) == [0, 10, 20, 30, 40]
-    assert _ticks(0.111, 0.187) == [0.12, 0.14, 0.16, 0.18]
+    assert ticks(0, 40) == [0, 10, 20, 30, 40]
+    assert ticks(0.111, 0.187) == [0.12, 0.14, 0.16, 0.18]

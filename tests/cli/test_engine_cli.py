@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from relqa_loss.channels import CHANNELS
-from relqa_loss.cli.engine import SEVERITIES
+from relqa_loss.cli._sheets import SEVERITIES
 from relqa_loss.cli.main import main
 from relqa_loss.distortions import (
     Curve,
