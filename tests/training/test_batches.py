@@ -139,6 +139,15 @@ def test_stride_leaves_even_sets_only(pool: _Pool, source: str) -> None:
     assert sorted(numbers) == sorted([*range(0, 24, 2)] * 2)
 
 
+def test_sets_that_are_left_out_are_no_measure_for_the_others(pool: _Pool) -> None:
+    values = pool.sets[2].panel
+    found = _batches(pool, stride=2).quantiles(values)
+    for each in pool.sets[1::2]:
+        each.panel.add_(100)
+    assert torch.equal(_batches(pool, stride=2).quantiles(values), found)
+    assert not torch.equal(_batches(pool).quantiles(values), found)
+
+
 def test_stride_leaves_even_sets_of_an_odd_number() -> None:
     few: Any = _Pool(5)
     assert sorted(_numbers(_batches(few, size=1, stride=2), range(3))) == [0, 2, 4]
