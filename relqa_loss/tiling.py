@@ -268,6 +268,6 @@ class _Span(NamedTuple):
         first = max(0, start - MARGIN)
         last = min(side, start + tile + MARGIN)
         begin = (start - first) // MAP_STRIDE
-        # Errors at the border leak into cells of the padding, which count as in a whole image.
-        end = None if start + tile >= side else begin + tile // MAP_STRIDE
-        return cls(slice(first, last), slice(begin, end))
+        # Errors at the border leak into cells of the padding, which count as in a whole image:
+        # tiles are multiples of the grid, so that a last one reaches as far as its padding.
+        return cls(slice(first, last), slice(begin, begin + tile // MAP_STRIDE))
