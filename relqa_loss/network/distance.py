@@ -261,8 +261,10 @@ class RadialDistance(nn.Module):
         return features[:gates], features[gates:seen], features[seen:]
 
     def plain(self, image: Tensor, reference: Tensor) -> Tensor:
-        """The part of the density's mean that no weight can change, of shape N."""
-        *bands, _ = self.pyramid(padded(image - reference))
-        return self.floor * sum(
+        """The part of the density's mean over the image that no weight can change, of shape N."""
+        error = padded(image - reference)
+        *bands, _ = self.pyramid(error)
+        share = self.floor * error[0].numel() / image[0].numel()  # padding would dilute means
+        return share * sum(
             (band.sum(1).mean((1, 2)) for band in bands), start=image.new_zeros(len(image))
         )

@@ -200,9 +200,9 @@ class PatchDistance(Settling):
         return learned + self.floor * first(error), error
 
     def plain(self, image: Tensor, reference: Tensor) -> Tensor:
-        """The part of the density's mean that no weight can change, of shape N."""
-        density: Tensor = self.floor * padded(image - reference).abs()
-        return density.mean((1, 2, 3))
+        """The part of the density's mean over the image that no weight can change, of shape N."""
+        error: Tensor = self.floor * (image - reference).abs()
+        return error.mean((1, 2, 3))
 
 
 def _kernel(width: int, variance: float) -> Tensor:

@@ -345,11 +345,14 @@ def test_what_images_are_padded_with_is_grey(network: ParityNetwork) -> None:
             torch.testing.assert_close(function(one, other), function(wide, wide_other))
 
 
+@pytest.mark.parametrize("side", [(48, 64), (45, 61)])
 @pytest.mark.parametrize("name", ["silent", "silent patches"])
-def test_the_plain_distance_is_all_where_nothing_is_learned(name: str) -> None:
+def test_the_plain_distance_is_all_where_nothing_is_learned(
+    name: str, side: tuple[int, int]
+) -> None:
     network = double(build(name))
     network.scale.fill_(0.7)
-    reference, image = images(22, 2, 2, 3, 48, 64).double()
+    reference, image = images(22, 2, 2, 3, *side).double()
     with torch.no_grad():
         encoding = network.encode(reference)
         distance = network.distance(encoding, image)
