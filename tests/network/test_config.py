@@ -39,6 +39,11 @@ def test_what_cannot_be_built_is_named(settings: dict[str, Any], named: str) -> 
         NetworkConfig(**settings)
 
 
+@pytest.mark.parametrize("confined", [0.0, 1.0])
+def test_the_ends_of_a_range_are_taken(confined: float) -> None:
+    assert NetworkConfig(confined=confined).confined == confined
+
+
 def test_dictionary_and_back() -> None:
     config = NetworkConfig(judgement_width=7, channels=("one", "two"))
     for each in (config, NetworkConfig.base(), NetworkConfig.nano()):

@@ -53,6 +53,11 @@ def test_shipped_weights_load_frozen() -> None:
     assert network.floor > 0
 
 
+def test_shipped_weights_are_of_the_architectures_called_after_them() -> None:
+    assert find_weights("relqa-base").config == NetworkConfig.base()
+    assert find_weights("relqa-nano").config == NetworkConfig.nano()
+
+
 @pytest.mark.parametrize("name", ["relqa-base", "relqa-nano"])
 def test_what_is_settled_when_frozen_is_what_the_weights_say(name: str) -> None:
     record = find_weights(name)
