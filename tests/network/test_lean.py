@@ -328,6 +328,13 @@ def test_readings_without_the_mean(gives: str) -> None:
     torch.testing.assert_close(*grads)
 
 
+def test_what_readings_gain_by_the_image_they_lose_by_the_reference() -> None:
+    pair = sample(3).requires_grad_(), sample(3, seed=1).requires_grad_()
+    found = readings(*pair, BLOCKS, PixelPyramid().double(), mean=True)
+    of_image, of_reference = torch.autograd.grad(sum(each.square().sum() for each in found), pair)
+    torch.testing.assert_close(of_reference, -of_image)
+
+
 def test_many_gradients_of_one_image() -> None:
     image = sample(3)[:1, :, :16, :16]
     reference = torch.zeros_like(image)
