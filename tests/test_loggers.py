@@ -14,10 +14,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from relqa_loss import loggers
+from relqa_loss import loggers, relate
 from relqa_loss.loggers import MapLogger, Picture, log_relation
 from relqa_loss.network import NetworkConfig, ParityNetwork
 from relqa_loss.network.pretrained import save_weights
+from relqa_loss.words import describe
 
 
 @pytest.fixture
@@ -56,6 +57,32 @@ def test_pictures_are_of_the_pair(pair: tuple[Tensor, Tensor]) -> None:
     assert np.abs(same.astype(int) - expected(pair)).max() > 50
 
 
+@pytest.mark.parametrize("colours", [3, 1])
+def test_each_picture_is_of_its_own_pair(
+    colours: int, pair: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    plot = loggers.plot_relation
+
+    def watch(*given: Any, **options: Any) -> Any:
+        drawn.append((given, options))
+        return plot(*given, **options)
+
+    monkeypatch.setattr(loggers, "plot_relation", watch)
+    target = pair[1][:, :colours]
+    preds = target * torch.tensor([0.7, 0.9, 0.8]).view(3, 1, 1, 1)
+    log_relation(Memory(), 255 * preds, 255 * target, 7, images=2, channels=3, data_range=255.0)
+    whole = relate(preds[:2], target[:2])
+    assert len(drawn) == 2
+    for row, ((one, other, single), options) in enumerate(drawn):
+        torch.testing.assert_close((one, other), (target[row], preds[row]))
+        for found, wanted in zip(single, whole, strict=True):
+            torch.testing.assert_close(found, wanted[row : row + 1], rtol=1e-3, atol=1e-4)
+        assert options["channels"] == 3
+        words = describe(single.maps[0], one.expand(3, -1, -1))
+        assert options["title"] == f"step 7: {words}"
+
+
 def test_other_ranges_give_the_same_picture(pair: tuple[Tensor, Tensor]) -> None:
     wide = (255 * pair[0], 255 * pair[1])
     difference = expected(wide, data_range=255.0).astype(int) - expected(pair)
@@ -64,8 +91,10 @@ def test_other_ranges_give_the_same_picture(pair: tuple[Tensor, Tensor]) -> None
 
 def test_values_outside_the_range_and_graphs_are_no_obstacle(pair: tuple[Tensor, Tensor]) -> None:
     memory = Memory()
-    log_relation(memory, (2 * pair[0]).requires_grad_(), pair[1], 0)
-    assert len(memory.pictures) == 1
+    log_relation(memory, (2 * pair[0]).requires_grad_(), pair[1], 7)
+    [picture] = memory.pictures.values()
+    clipped = (2 * pair[0]).clamp(0, 1)
+    assert np.array_equal(picture, expected((clipped, pair[1])))
 
 
 def test_weights_with_channels_of_their_own(pair: tuple[Tensor, Tensor], tmp_path: Path) -> None:
@@ -179,8 +208,9 @@ def test_what_takes_no_pictures_is_refused(pair: tuple[Tensor, Tensor]) -> None:
         log_relation(Memory(), *pair, 0, images=0)
     with pytest.raises(ValueError, match="every"):
         MapLogger(Memory(), every=0)
-    with pytest.raises(ValueError, match="share"):
-        MapLogger(Memory(), share=0)
+    for share in (0, 1.1):
+        with pytest.raises(ValueError, match="share"):
+            MapLogger(Memory(), share=share)
 
 
 class Clock:
