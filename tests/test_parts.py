@@ -192,6 +192,11 @@ def test_what_has_no_say_gets_no_gradient(monkeypatch: pytest.MonkeyPatch) -> No
     assert not value.requires_grad
     with torch.no_grad():
         torch.testing.assert_close(value, loss(baseline.flip(0), baseline, target))
+    preds = baseline.detach().flip(0).requires_grad_()
+    loss(preds, baseline, target).backward()
+    assert baseline.grad is None
+    assert preds.grad is not None
+    assert preds.grad.any()
 
 
 def test_a_batch_keeps_its_gradient_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
