@@ -216,6 +216,14 @@ def test_a_manifest_takes_a_command_with_names_that_are_not_utf8(tmp_path: Path)
     assert find_weights(path).training["command"] == command
 
 
+def test_weights_are_saved_whatever_their_layout(tmp_path: Path) -> None:
+    path, network = tmp_path / "nano.safetensors", ParityNetwork(NANO)
+    expected = {name: value.clone() for name, value in network.state_dict().items()}
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    save_weights(network, path, NANO, {})
+    torch.testing.assert_close(load_file(path), expected, rtol=0, atol=0)
+
+
 def test_saving_leaves_no_partial_file(saved: Path) -> None:
     assert sorted(path.name for path in saved.parent.iterdir()) == [
         "nano.json",
