@@ -104,6 +104,17 @@ class TestDraw:
         engine = DistortionEngine(["gaussian_blur", "lens_blur", "white_noise"])
         assert {len(engine.draw(seed, steps=4).steps) for seed in range(30)} == {2}
 
+    def test_short_composites_are_drawn_oftener(self, engine: DistortionEngine) -> None:
+        lengths = [len(engine.draw(seed).steps) for seed in range(400)]
+        shares = [lengths.count(length) / 400 for length in (1, 2, 3, 4)]
+        assert shares == pytest.approx([8 / 15, 4 / 15, 2 / 15, 1 / 15], abs=0.08)
+
+    def test_channels_of_many_operators_crowd_out_none(self) -> None:
+        noises = [op.name for op in list_operators("noise") if op.sign > 0][:9]
+        engine = DistortionEngine([*noises, "warm"])
+        drawn = [engine.draw(seed, steps=1).steps[0].operator for seed in range(400)]
+        assert drawn.count("warm") / 400 == pytest.approx(1 / (1 + 3), abs=0.07)
+
     @pytest.mark.parametrize("probability", [0.0, 1.0])
     def test_whole_probability(self, probability: float) -> None:
         engine = DistortionEngine(mask_kinds=LOCAL_MASKS, whole_probability=probability)
@@ -186,6 +197,16 @@ class TestApply:
         short = engine.apply(photograph, Recipe(steps[:1], 7))
         long = engine.apply(photograph, Recipe(steps, 7))
         assert torch.equal(long.masks[0], short.masks[0])
+        # Masks follow the photograph, not what the steps before have made of it.
+        assert torch.equal(engine.apply(photograph, Recipe(steps, 7).at(0.0)).masks, long.masks)
+        assert torch.equal(long.reference, photograph)
+
+    def test_what_nothing_was_done_to_is_a_copy(
+        self, engine: DistortionEngine, photograph: Tensor
+    ) -> None:
+        distorted = engine.apply(photograph, Recipe((), 0)).distorted
+        assert torch.equal(distorted, photograph)
+        assert distorted.data_ptr() != photograph.data_ptr()
 
     @pytest.mark.parametrize("shape", [(1, 3, 32, 32), (1, 32, 32), (32, 32)])
     def test_wrong_shapes(self, engine: DistortionEngine, shape: tuple[int, ...]) -> None:
@@ -233,6 +254,16 @@ class TestApply:
 
 
 class TestSeeds:
+    def test_no_two_draws_share_their_numbers(self) -> None:
+        # Else masks would follow noise, or a recipe's second step the first of its neighbour.
+        draws = [
+            DistortionEngine._generator(Recipe((), seed), index, stream).initial_seed()
+            for seed in range(6)
+            for index in range(6)
+            for stream in range(2)
+        ]
+        assert len(set(draws)) == len(draws)
+
     @pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint32, torch.tensor])
     def test_any_kind_of_integer(
         self, engine: DistortionEngine, photograph: Tensor, kind: Callable[[int], int]
