@@ -74,6 +74,39 @@ def test_global_generator_and_image_are_left_alone(kind: str) -> None:
     assert torch.equal(image, before)
 
 
+@pytest.mark.parametrize("kind", MASK_KINDS)
+def test_masks_carry_no_gradient(kind: str) -> None:
+    assert not sample_mask(kind, scene().requires_grad_(), generator(1)).requires_grad
+
+
+def test_edges_are_found_along_rows_and_columns() -> None:
+    for turned in (False, True):
+        image = torch.full((3, 96, 96), 0.2)
+        image[:, 40:] = 0.8
+        mask = sample_mask("edges", image.mT if turned else image, generator(0))[0]
+        mask = mask.mT if turned else mask
+        assert mask[39:41].min() > 0.9
+        assert mask[:20].mean() < 0.5
+
+
+def test_rectangles_and_gradients_are_not_all_alike() -> None:
+    masks = [sample_mask("rectangles", scene(), generator(seed))[0] for seed in range(30)]
+    # One whole rectangle fills its bounding box, several do not.
+    full = []
+    for mask in masks:
+        rows, columns = mask.amax(1).nonzero(), mask.amax(0).nonzero()
+        height, width = (int(n.max() - n.min()) + 1 for n in (rows, columns))
+        full.append(float(mask.sum()) == height * width)
+    assert 3 < sum(full) < 27
+    assert all(any(mask[y, x] for mask in masks) for y in (20, 48, 75) for x in (20, 48, 75))
+    ramps = [sample_mask("gradient", scene(), generator(seed))[0] for seed in range(30)]
+    # Highest at a border, or round a place inside, or lowest there.
+    inside = [float(ramp[1:-1, 1:-1].max()) > float(ramp.max()) - 1e-6 for ramp in ramps]
+    lowest = [float(ramp[1:-1, 1:-1].min()) < float(ramp.min()) + 1e-6 for ramp in ramps]
+    assert 2 < sum(inside) < 20
+    assert 2 < sum(lowest) < 20
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
 @pytest.mark.parametrize("kind", MASK_KINDS)
 def test_dtype_of_the_image_is_kept(kind: str, dtype: torch.dtype) -> None:
