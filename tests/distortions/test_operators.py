@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import pytest
 import skimage.data
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from relqa_loss.channels import CHANNELS
-from relqa_loss.distortions import Curve, Operator, get_operator, list_operators
+from relqa_loss.distortions import Curve, Operator, compression, get_operator, list_operators
 
 OPERATORS = list_operators()
 SIGNED = ("sharpness", "noise", "luminance", "contrast", "saturation", "temperature", "tint")
@@ -271,6 +272,401 @@ def test_noise_patterns_follow_the_seed_and_not_the_strength(operator: Operator)
 
     assert cosine(weak, strong) > 0.999
     assert abs(cosine(strong, other)) < 0.2
+
+
+def _plain(height: int, width: int) -> Tensor:
+    return torch.tensor([0.2, 0.5, 0.7]).view(1, 3, 1, 1).expand(1, 3, height, width)
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        op
+        for op in OPERATORS
+        if op.family in ("blur", "sharpen", "smoothing", "ringing", "resampling", "chroma")
+        or op.family == "geometry"
+        or op.name in ("block_average", "moire_aliasing", "sparse_sampling", "demosaicing")
+    ],
+    ids=lambda op: op.name,
+)
+def test_what_moves_or_mixes_pixels_leaves_plain_colours_alone(operator: Operator) -> None:
+    plain = _plain(24, 35)
+    result = operator(plain, 0.7, _seeded())
+    torch.testing.assert_close(result, plain, atol=2e-4, rtol=0)
+
+
+@every_operator
+def test_images_of_a_batch_do_not_depend_on_each_other(operator: Operator) -> None:
+    images = torch.cat([_crop(60, 160, 40, 48), _crop(200, 200, 40, 48) / 2])
+    alone = [operator(image[None], 0.6, _seeded()) for image in images]
+    if not torch.equal(alone[0], operator(images[:1], 0.6, _seeded(1))):
+        pytest.skip("has other random numbers in a batch")
+    together = operator(images, 0.6, _seeded())
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=0)
+
+
+@every_operator
+def test_rows_and_columns_are_treated_alike(operator: Operator) -> None:
+    if operator.runs_on == "host" or operator.name in ("dct_quantisation", "dithered_quantisation"):
+        pytest.skip("has tables that are not symmetric")
+    images = _crop(60, 160, 40, 48)
+    result = operator(images, 0.6, _seeded())
+    if not torch.equal(result, operator(images, 0.6, _seeded(1))):
+        pytest.skip("draws its directions")
+    turned = operator(images.mT.contiguous(), 0.6, _seeded()).mT
+    torch.testing.assert_close(turned, result, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("colour_diffusion", "colour_shift", "chroma_subsampling", "colour_smear"),
+        *("saturation_up", "saturation_down"),
+    ],
+)
+def test_changes_of_colour_alone_keep_the_luma(name: str, image: Tensor) -> None:
+    pale = 0.5 + 0.25 * (image - 0.5)  # nothing is clipped
+    result = get_operator(name)(pale, 0.7, _seeded())
+    assert _mse(result, pale) > 1e-6
+    torch.testing.assert_close(_grey(result), _grey(pale), atol=1e-5, rtol=0)
+
+
+SIDES = [
+    (op, channel)
+    for op in OPERATORS
+    for channel in op.side
+    # What is lost in sharpness there is more than the noise that is left.
+    if channel in MEASURES and op.name != "sparse_sampling"
+]
+
+
+@pytest.mark.parametrize(
+    ("operator", "channel"), SIDES, ids=[f"{op.name}-{channel}" for op, channel in SIDES]
+)
+def test_signs_of_side_channels_agree_with_a_plain_measure(
+    operator: Operator, channel: str, image: Tensor
+) -> None:
+    measure = MEASURES[channel]
+    change = measure(operator(image, 0.8, _seeded())) - measure(image)
+    assert change * operator.side[channel] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "levels"),
+    [
+        *((name, (0.0, 1.0)) for name in ("brighten", "gamma_brighten", "gamma_darken")),
+        *((name, (0.0, 0.5, 1.0)) for name in ("s_curve", "inverse_s_curve")),
+        *((name, (1.0,)) for name in ("lifted_blacks", "crushed_blacks")),
+        *((name, (0.5,)) for name in ("contrast_up", "contrast_down")),
+        ("mean_shift_up", (1.0,)),
+        ("mean_shift_down", (0.0,)),
+    ],
+)
+def test_levels_that_tone_curves_keep(name: str, levels: tuple[float, ...]) -> None:
+    ramp = torch.linspace(0, 1, 21).expand(1, 3, 8, 21).contiguous()
+    result = get_operator(name)(ramp, 0.8, _seeded())
+    for level in levels:
+        place = round(20 * level)
+        assert result[..., place].sub(level).abs().max() < 1e-4
+    if len(levels) > 1:
+        assert (result.diff(dim=-1) > 0).all()  # nothing is clipped
+    moved = (result - ramp).abs().amax((0, 1, 2)) > 1e-3
+    assert not moved.all()
+    assert moved.float().mean() > 0.7
+
+
+@pytest.mark.parametrize(("name", "gain"), [("contrast_up", 1.05), ("contrast_down", 0.9)])
+def test_contrast_is_that_to_grey_of_the_mean_luma(name: str, gain: float) -> None:
+    images = torch.cat([_plain(8, 8), 0.5 * _plain(8, 8)], 3)
+    grey = _grey(images).mean()
+    result = get_operator(name).apply(images, abs(gain - 1), _seeded())
+    torch.testing.assert_close(result, grey + gain * (images - grey))
+
+
+@pytest.mark.parametrize(
+    "name", ["warm", "cool", "tint_magenta", "tint_green", "lab_saturation_up"]
+)
+def test_changes_of_colour_leave_the_luma_of_grey(name: str) -> None:
+    grey = torch.full((1, 3, 8, 8), 0.4)
+    result = get_operator(name)(grey, 0.7, _seeded())
+    torch.testing.assert_close(_grey(result), _grey(grey), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["hsv_saturation_up", "hsv_saturation_down"])
+def test_the_value_of_hsv_is_kept(name: str, image: Tensor) -> None:
+    result = get_operator(name)(image, 0.8, _seeded())
+    torch.testing.assert_close(result.amax(1), image.amax(1), atol=1e-5, rtol=0)
+    # The hue, too: colours move along the line to white of the same value.
+    before, after = (x - x.amax(1, keepdim=True) for x in (image, result))
+    assert torch.linalg.cross(before, after, dim=1).abs().max() < 1e-5
+
+
+def test_lab_saturation_keeps_the_luminance(image: Tensor) -> None:
+    pale = 0.5 + 0.25 * (image - 0.5)
+
+    def luminance(images: Tensor) -> Tensor:
+        linear = ((images + 0.055) / 1.055) ** 2.4
+        return (linear * torch.tensor([0.2126, 0.7152, 0.0722])[:, None, None]).sum(1)
+
+    for name in ("lab_saturation_up", "lab_saturation_down"):
+        result = get_operator(name)(pale, 0.6, _seeded())
+        assert _mse(result, pale) > 1e-5
+        torch.testing.assert_close(luminance(result), luminance(pale), atol=2e-3, rtol=0)
+
+
+def test_high_boost_leaves_colours_alone(image: Tensor) -> None:
+    pale = 0.5 + 0.25 * (image - 0.5)
+    result = get_operator("high_boost")(pale, 0.3, _seeded())
+    assert _mse(result, pale) > 1e-6
+    torch.testing.assert_close(result - _grey(result)[:, None], pale - _grey(pale)[:, None])
+
+
+def test_a_median_is_that_of_nine(image: Tensor) -> None:
+    padded = torch.nn.functional.pad(image, (1, 1, 1, 1), mode="reflect")
+    nine = padded.unfold(2, 3, 1).unfold(3, 3, 1).flatten(-2)
+    result = get_operator("median").apply(image, 1.0, _seeded())
+    torch.testing.assert_close(result, nine.median(-1).values)
+
+
+def test_only_gains_that_some_like_may_be_better() -> None:
+    # Crushed blacks raise the contrast, but what they cut off is lost.
+    liked = {
+        op.name
+        for op in OPERATORS
+        if op.channel in ("sharpness", "contrast", "saturation") and op.sign > 0
+    } - {"crushed_blacks"}
+    assert {op.name for op in OPERATORS if not op.one_directional} == liked
+
+
+def _noise(name: str, level: float | Tensor, severity: float = 0.3) -> Tensor:
+    """What an operator adds to a plain image of one grey, or to three of them side by side."""
+    plain = torch.as_tensor(level, dtype=torch.float32).expand(1, 3, 64, 192).contiguous()
+    return get_operator(name)(plain, severity, _seeded()) - plain
+
+
+def _beside(noise: Tensor) -> float:
+    """Correlation of neighbours."""
+    return float((noise[..., 1:] * noise[..., :-1]).mean() / noise.square().mean())
+
+
+class TestNoises:
+    def test_luma_noise_is_grey_and_chroma_noise_is_not(self) -> None:
+        grey = _noise("luma_noise", 0.5)
+        torch.testing.assert_close(grey, grey[:, :1].expand_as(grey))
+        white, chroma = (_noise(name, 0.5) for name in ("white_noise", "chroma_noise"))
+        assert _grey(chroma).std() / chroma.std() < 0.5 * _grey(white).std() / white.std()
+        assert abs(float((white[:, 0] * white[:, 1]).mean() / white.var())) < 0.05
+
+    def test_scales(self) -> None:
+        assert abs(_beside(_noise("white_noise", 0.5))) < 0.05
+        assert _beside(_noise("correlated_noise", 0.5)) > 0.5
+        assert _beside(_noise("high_frequency_noise", 0.5)) < -0.05
+
+    @pytest.mark.parametrize(
+        ("name", "share"),
+        [
+            ("white_noise", lambda level: torch.ones_like(level)),
+            ("poisson_gaussian", lambda level: (level + 0.04).sqrt()),
+            ("speckle", lambda level: level),
+            ("film_grain", lambda level: 0.3 + 2.8 * level * (1 - level)),
+        ],
+    )
+    def test_how_the_noise_follows_the_light(
+        self, name: str, share: Callable[[Tensor], Tensor]
+    ) -> None:
+        levels = torch.tensor([0.2, 0.5, 0.8])  # what is clipped nearer to the ends does not count
+        parts = _noise(name, levels.repeat_interleave(64), 0.05).chunk(3, -1)
+        found = torch.stack([part.std() for part in parts])
+        torch.testing.assert_close(
+            found / found.mean(), share(levels) / share(levels).mean(), atol=0.06, rtol=0
+        )
+
+
+class TestCodecs:
+    def test_what_they_keep_of_fine_colour(self) -> None:
+        # Red and cyan of one luma, in lines: halved resolution leaves grey.
+        pattern = torch.full((1, 3, 32, 32), 0.5)
+        pattern[:, 0] += 0.2 * (1 - 2 * (torch.arange(32) % 2))
+        pattern[:, 1:] -= 0.2 * 0.299 / 0.701 * (1 - 2 * (torch.arange(32) % 2))
+        kept = {
+            name: float(get_operator(name)(pattern, 0.0, _seeded())[:, 0].std())
+            for name in ("jpeg", "jpeg_444", "jpeg_double")
+        }
+        assert kept["jpeg_444"] > 0.15
+        assert kept["jpeg"] < 0.05
+        assert kept["jpeg_double"] < 0.05
+
+    def test_rounded_blocks_are_what_the_codec_makes(self, image: Tensor) -> None:
+        # At a scale of 2, the level of a block that JPEG subtracts is a whole number of steps.
+        blocks, codec = (
+            get_operator(name).apply(image, 2.0, _seeded())
+            for name in ("dct_quantisation", "jpeg_444")
+        )
+        assert _mse(blocks.clamp(0, 1), codec) < 0.1 * _mse(codec, image)
+
+    def test_the_second_jpeg_has_a_grid_of_its_own(
+        self, image: Tensor, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        coded: list[Tensor] = []
+
+        def keep(image: Tensor, scale: float, subsampling: int) -> Tensor:
+            coded.append(image)
+            return image
+
+        monkeypatch.setattr(compression, "_jpeg", keep)
+        for seed in range(6):
+            # Without losses, the image comes back in its place.
+            assert torch.equal(get_operator("jpeg_double")(image, 0.5, _seeded(seed)), image)
+        for first, second in zip(coded[::2], coded[1::2], strict=True):
+            down, right = (a - b for a, b in zip(first.shape[1:], second.shape[1:], strict=True))
+            assert down % 8
+            assert right % 8
+            assert torch.equal(first[:, down:, right:], image[0])
+
+
+def _spread(name: str, strength: float, seed: int = 0) -> Tensor:
+    """Covariance of what a blur makes of a point, 2×2, in pixels."""
+    point = torch.zeros(1, 3, 81, 81)
+    point[..., 40, 40] = 1
+    weights = get_operator(name).apply(point, strength, _seeded(seed))[0, 0].double()
+    assert float(weights.sum()) == pytest.approx(1, abs=1e-4)
+    axis = torch.arange(81, dtype=torch.float64) - 40
+    places = torch.stack(torch.meshgrid(axis, axis, indexing="ij")).flatten(1)
+    return (places * weights.flatten()) @ places.T
+
+
+class TestWidthsOfBlurs:
+    @pytest.mark.parametrize(
+        ("name", "variance"),
+        [
+            ("gaussian_blur", lambda strength: strength**2),
+            ("mean_blur", lambda strength: strength**2 / 12),
+            ("lens_blur", lambda strength: strength**2 / 4),
+        ],
+    )
+    def test_alike_along_both_axes(self, name: str, variance: Callable[[float], float]) -> None:
+        for strength in (3.0, 6.0):
+            found = _spread(name, strength)
+            expected = variance(strength) * torch.eye(2, dtype=torch.float64)
+            # Rims are soft by a pixel.
+            torch.testing.assert_close(found, expected, atol=0.6, rtol=0.02)
+
+    @pytest.mark.parametrize("name", ["motion_blur", "anisotropic_blur"])
+    def test_directions_are_drawn(self, name: str) -> None:
+        angles = []
+        for seed in range(12):
+            values, vectors = torch.linalg.eigh(_spread(name, 8.0, seed))
+            assert values[1] > 2 * values[0]
+            if name == "motion_blur":
+                assert float(values[1]) == pytest.approx(8**2 / 12, abs=0.6)
+            angles.append(float(torch.atan2(vectors[0, 1], vectors[1, 1])) % math.pi)
+        assert max(angles) - min(angles) > 1.5
+
+
+def _moves(name: str, strength: float, seed: int = 0, size: int = 64) -> Tensor:
+    """Where pixels come from, 2×H×W in pixels off their place, away from the borders."""
+    axis = torch.arange(size, dtype=torch.float64)
+    ramps = torch.stack(
+        [axis[:, None].expand(size, size), axis.expand(size, size), torch.zeros(size, size)]
+    )[None]
+    moved = get_operator(name).apply(ramps / size, strength, _seeded(seed)) * size
+    return (moved - ramps)[0, :2, 8:-8, 8:-8]
+
+
+class TestMoves:
+    @pytest.mark.parametrize(
+        "operator",
+        [
+            op
+            for op in OPERATORS
+            if op.family in ("blur", "sharpen", "smoothing", "ringing", "resampling")
+            or op.name == "moire_aliasing"
+        ],
+        ids=lambda op: op.name,
+    )
+    def test_blurs_and_their_like_leave_everything_in_its_place(self, operator: Operator) -> None:
+        moves = _moves(operator.name, operator.curve(0.4))
+        assert moves.mean((1, 2)).abs().max() < 0.2
+
+    def test_a_zoom_smears_outwards_and_inwards_alike(self) -> None:
+        down, right = _moves("zoom_blur", 0.2)
+        assert down.diff(dim=0).mean().abs() < 0.02
+        assert right.diff(dim=1).mean().abs() < 0.02
+
+    def test_a_displacement_is_one_move_of_its_strength(self) -> None:
+        angles = set()
+        for seed in range(4):
+            down, right = _moves("displacement", 2.5, seed)
+            torch.testing.assert_close(down, down.mean().expand_as(down), atol=0.01, rtol=0)
+            assert float(torch.hypot(down, right).mean()) == pytest.approx(2.5, abs=0.1)  # bicubic
+            angles.add(round(float(torch.atan2(down, right).mean()), 1))
+        assert len(angles) == 4
+
+    def test_a_warp_moves_no_further_than_its_strength(self) -> None:
+        length = _moves("elastic_warp", 3.0).square().sum(0).sqrt()
+        assert 1.0 < float(length.max()) < 3.05
+
+    def test_rotations_and_zooms_keep_angles(self) -> None:
+        for seed in range(3):
+            down, right = _moves("rotation_zoom", 0.045, seed)
+            slopes = torch.stack([down.diff(dim=0).mean(), down.diff(dim=1).mean()])
+            others = torch.stack([right.diff(dim=1).mean(), -right.diff(dim=0).mean()])
+            torch.testing.assert_close(slopes, others, atol=1e-3, rtol=0)
+            assert float(slopes.norm()) == pytest.approx(0.045 * 128 / 64, rel=0.02)
+
+    def test_jitter(self) -> None:
+        down, right = _moves("row_jitter", 2.0)
+        assert down.abs().max() < 1e-4
+        assert right.std(1).max() < 1e-4
+        assert right.mean(1).std() > 1
+        both = _moves("pixel_jitter", 2.0)
+        assert both.abs().amax((1, 2)).max() < 2.001
+        assert float((both[0] * both[1]).mean().abs()) < 0.2
+        assert both.abs().amax((1, 2)).min() > 1.9
+
+
+class TestFewLevels:
+    @pytest.mark.parametrize(
+        "name", ["quantisation", "dithered_quantisation", "contour_banding", "colour_quantisation"]
+    )
+    def test_levels_are_few_and_their_mean_is_kept(self, name: str) -> None:
+        ramp = torch.linspace(0.15, 0.85, 64).expand(1, 3, 64, 64).contiguous()
+        result = get_operator(name)(ramp, 0.7, _seeded())
+        assert abs(float((result - ramp).mean())) < 0.01
+        if name != "contour_banding":
+            assert len(result[0, 0].mul(1e4).round().unique()) < 32
+
+    def test_contours_come_where_it_is_smooth(self) -> None:
+        texture = torch.rand(1, 1, 64, 32, generator=_seeded()).expand(1, 3, 64, 32)
+        ramp = torch.linspace(0.2, 0.8, 64)[:, None].expand(1, 3, 64, 32)
+        images = torch.cat([ramp, texture], 3)
+        change = (get_operator("contour_banding")(images, 0.8, _seeded()) - images).abs()
+        assert change[..., :20].mean() > 0.01
+        assert change[..., 44:].max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    "operator", [op for op in OPERATORS if op.family == "smoothing"], ids=lambda op: op.name
+)
+def test_smoothing_keeps_edges_and_takes_texture(operator: Operator) -> None:
+    step = torch.full((1, 3, 48, 48), 0.2)
+    step[..., 24:] = 0.8
+    noisy = step + 0.02 * torch.randn(1, 1, 48, 48, generator=_seeded())
+    result = operator(noisy, 0.6, _seeded())
+    assert (result - step)[..., 4:20].std() < 0.6 * (noisy - step)[..., 4:20].std()
+    assert (result[..., 24] - result[..., 23]).mean() > 0.5
+
+
+@pytest.mark.parametrize(
+    "operator", [op for op in OPERATORS if op.family == "corruption"], ids=lambda op: op.name
+)
+def test_corruption_spares_most_and_grows_from_what_it_was(
+    operator: Operator, image: Tensor
+) -> None:
+    few, more = ((operator(image, s, _seeded()) - image).abs().amax(1) > 1e-6 for s in (0.2, 0.6))
+    assert 0 < few.float().mean() < 0.6
+    # What was wrong stays wrong, but for values that chance makes equal.
+    assert (few & ~more).float().mean() < 0.02 * few.float().mean() + 1e-3
 
 
 class TestOperatorValidation:
