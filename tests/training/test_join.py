@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,6 +46,9 @@ def test_each_half_is_the_one_asked_for(tmp_path: Path) -> None:
     entry = json.loads((tmp_path / "out.json").read_text())
     commands = {name: p["training"]["command"] for name, p in entry["training"]["joined"].items()}
     assert commands == {"maps": "run 1", "distance": "run 2"}
+    command = shlex.split(entry["training"]["command"])
+    assert command[:4] == ["python", "-m", "relqa_loss.training.join", "--maps"]
+    assert command[4] == str(tmp_path / "maps.safetensors")
     assert entry["training"]["held_out_operators"] == ["lens_blur"]
 
 

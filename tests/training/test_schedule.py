@@ -17,13 +17,14 @@ def test_rate_stays_between_zero_and_its_peak(steps: int, peak: float) -> None:
         assert 0 < learning_rate(step, steps, peak) <= peak * (1 + 1e-9)
 
 
-def test_rate_rises_then_falls_to_a_hundredth() -> None:
-    rates = [learning_rate(step, 1000, 1.0) for step in range(1001)]
-    warm = min(WARM_UP, 100)
+@pytest.mark.parametrize(("steps", "warm"), [(1000, 100), (20 * WARM_UP, WARM_UP)])
+def test_rate_rises_then_falls_to_a_hundredth_and_stays(steps: int, warm: int) -> None:
+    rates = [learning_rate(step, steps, 1.0) for step in range(steps + 1)]
     assert rates[:warm] == sorted(rates[:warm])
     assert rates[warm - 1] == rates[warm] == max(rates) == 1.0
     assert rates[warm:] == sorted(rates[warm:], reverse=True)
-    assert rates[1000] == pytest.approx(0.01)
+    assert rates[steps] == pytest.approx(0.01)
+    assert learning_rate(2 * steps, steps, 1.0) == rates[steps]
 
 
 def test_average_of_constant_weights_is_the_weights() -> None:
@@ -59,3 +60,7 @@ def test_average_is_restored() -> None:
     saved = {name: value + 1 for name, value in averaged.state.items()}
     averaged.load(saved)
     assert all(torch.equal(averaged.state[name], saved[name]) for name in saved)
+    # And goes on without a change of what it was restored from.
+    before = {name: value.clone() for name, value in saved.items()}
+    averaged.update(module, 10)
+    assert all(torch.equal(before[name], saved[name]) for name in saved)

@@ -22,6 +22,10 @@ ELSEWHERE = torch.zeros(8, len(CHANNELS), 4, 4)
 """Sharpness where the second image, noisy on the left, has nothing."""
 ELSEWHERE[1, CHANNELS.index("sharpness"), :, 3] = 1.0
 
+FAINT = torch.zeros(8, len(CHANNELS), 4, 4)
+"""Banding where there is little of the tint of another."""
+FAINT[5, CHANNELS.index("banding"), 2] = 2.0
+
 
 def truth() -> Tensor:
     """Maps of the eight images of a set, of which the numbers 1, 2, 4 and 5 are single."""
@@ -30,6 +34,7 @@ def truth() -> Tensor:
     maps[2, CHANNELS.index("sharpness")] = -0.5
     maps[4, CHANNELS.index("banding")] = 0.2  # faint: not asked for its channel
     maps[5, CHANNELS.index("tint"), 1] = 0.4
+    maps[5, CHANNELS.index("tint"), 2] = 0.1  # the edge of a soft mask
     maps[7, CHANNELS.index("ringing")] = 1.0  # a composite
     return maps
 
@@ -38,27 +43,41 @@ def figures(maps: Tensor, distance: Tensor = RISING, score: Tensor = -RISING) ->
     """Of two sets, about the first of which a network says what is given; all is right of the
     other."""
     batch = SimpleNamespace(
-        reference=torch.zeros(2, 3, 16, 16),
-        images=torch.zeros(2, 8, 3, 16, 16),
-        maps=truth().expand(2, -1, -1, -1, -1),
+        reference=torch.zeros(1, 3, 16, 16),
+        images=torch.ones(1, 8, 3, 16, 16),
+        maps=truth()[None],
         # Members disagree; their mean is what counts.
-        ranks=torch.stack([RISING.flip(0), 2 * RISING], -1).expand(2, -1, -1),
-        order=torch.tensor([[[1, 0], [2, 1], [7, 3], [NO_ORDER, NO_ORDER]]]).expand(2, -1, -1),
-        worse=torch.tensor([1.0, 1, 1, 1, 1, 1, 0, 0]).expand(2, -1),
+        ranks=torch.stack([RISING.flip(0), 2 * RISING], -1).expand(1, -1, -1),
+        order=torch.tensor([[[1, 0], [2, 1], [7, 3], [NO_ORDER, NO_ORDER]]]).expand(1, -1, -1),
+        worse=torch.tensor([1.0, 1, 1, 1, 1, 1, 0, 0]).expand(1, -1),
     )
     answers = iter([Relation(maps, score, distance), Relation(truth(), -RISING, RISING)])
 
     class Network:
+        training = True
+
         def eval(self) -> None:
-            pass
+            self.training = False
 
         def __call__(self, reference: Tensor, images: Tensor) -> Relation:
+            assert not self.training
+            assert not torch.is_grad_enabled()
+            assert bool((images > reference).all())
             assert reference.shape == images.shape == (8, 3, 16, 16)
             return next(answers)
 
-    batches: Any = [batch]
+    asked: list[int] = []
+
+    class Batches:
+        def __getitem__(self, step: int) -> SimpleNamespace:
+            asked.append(step)
+            return batch
+
+    batches: Any = Batches()
     network: Any = Network()
-    return validate(network, batches, 1, torch.device("cpu"))
+    found = validate(network, batches, 2, torch.device("cpu"))
+    assert asked == [0, 1]
+    return found
 
 
 def test_all_is_right() -> None:
@@ -79,6 +98,7 @@ def test_all_is_right() -> None:
             {"maps": truth() + 3.0 * ELSEWHERE},
             {"map_mae": 3.0 / 8 / len(CHANNELS) / 4 / 2},
         ),
+        ({"maps": truth() + FAINT}, {"map_mae": 2.0 / 8 / len(CHANNELS) / 4 / 2}),
         # Nor do faint ones and composites.
         (
             {"maps": truth() * torch.tensor([1.0, 1, 1, 1, -1, 1, 1, 0])[:, None, None, None]},
