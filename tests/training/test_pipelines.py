@@ -30,6 +30,29 @@ def test_steps_follow_the_life_of_an_image() -> None:
         assert len(kinds) >= 2
 
 
+def test_steps_are_visible_and_most_act_everywhere() -> None:
+    recipes = [_draw(seed) for seed in range(200)]
+    assert [recipe.seed for recipe in recipes] == list(range(200))
+    steps = [step for recipe in recipes for step in recipe.steps]
+    severities = [step.severity for step in steps]
+    assert min(severities) >= 0.05
+    assert max(severities) > 0.9
+    # Of the others, one in seven has the mask of everything.
+    whole = sum(step.mask == "whole" for step in steps) / len(steps)
+    assert whole == pytest.approx(0.85 + 0.15 / 7, abs=0.05)
+
+
+def test_cleaning_is_as_frequent_as_in_real_pipelines() -> None:
+    # Two operators of each kind: cleaning counts twice against sharpening.
+    operators = (*OPERATORS, "bilateral", "high_boost")
+    names = [step.operator for seed in range(400) for step in _draw(seed, operators).steps]
+    cleaned, sharpened = (
+        sum(names.count(name) for name in kind)
+        for kind in (("median", "bilateral"), ("unsharp_mask", "high_boost"))
+    )
+    assert cleaned / (cleaned + sharpened) == pytest.approx(2 / 3, abs=0.1)
+
+
 def test_every_stage_is_drawn() -> None:
     drawn = {step.operator for seed in range(200) for step in _draw(seed).steps}
     assert drawn == set(OPERATORS)
@@ -49,6 +72,7 @@ def test_a_poor_bank_gives_shorter_pipelines() -> None:
         (("gaussian_blur", "jpeg"), True),
         (("white_noise", "jpeg"), False),
         (("white_noise", "median"), False),
+        (("median", "jpeg"), True),  # what was cleaned is not noisy
         (("gaussian_blur", "unsharp_mask"), False),
     ],
 )

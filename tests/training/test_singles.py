@@ -21,9 +21,15 @@ def _draw(seed: int, operators: tuple[str, ...] = OPERATORS) -> Recipe:
 
 
 def test_each_is_one_operator_that_can_be_seen() -> None:
-    for seed in range(60):
-        (step,) = _draw(seed).steps
-        assert 0.15 <= step.severity <= 1
+    recipes = [_draw(seed) for seed in range(200)]
+    assert [recipe.seed for recipe in recipes] == list(range(200))
+    steps = [step for recipe in recipes for step in recipe.steps]
+    assert len(steps) == 200
+    severities = [step.severity for step in steps]
+    assert min(severities) >= 0.15
+    assert 0.9 < max(severities) <= 1
+    # Half act everywhere, and one in seven of the others.
+    assert 0.45 < sum(step.mask == "whole" for step in steps) / 200 < 0.7
 
 
 def test_all_are_drawn_alike() -> None:
