@@ -242,8 +242,9 @@ class Batches:
         self.seed, self.rank, self.window = seed, rank, window
         self.luma_share, self.grey_share = luma_share, grey_share
         # Of the sets that are read: what is held out is not even a measure for the others.
-        values = pool.panel().unflatten(0, (len(pool), -1))[::stride]
-        self.quantiles = Quantiles(values.flatten(0, 1))
+        values = pool.panel()
+        by_set = values.view(len(pool), -1, values.shape[-1])
+        self.quantiles = Quantiles(by_set[::stride].flatten(0, 1))
 
     def __getitem__(self, step: int) -> Batch:
         number = (self.seed * _PRIME + step) * _PRIME + self.rank
