@@ -421,6 +421,15 @@ def test_high_boost_leaves_colours_alone(image: Tensor) -> None:
     torch.testing.assert_close(result - _grey(result)[:, None], pale - _grey(pale)[:, None])
 
 
+def test_non_local_means_takes_the_pixels_that_look_alike() -> None:
+    image = torch.rand(1, 3, 40, 40, generator=_seeded(0))
+    for way in (image, image.mT):  # what is copied is found four pixels on, and nowhere else
+        way[..., 24:28] = way[..., 20:24]
+    smooth = get_operator("non_local_means").apply(image, 0.01, _seeded(0))
+    inside = ..., slice(8, -8), slice(8, -8)
+    torch.testing.assert_close(smooth[inside], image[inside], atol=1e-4, rtol=0)
+
+
 def test_a_median_is_that_of_nine(image: Tensor) -> None:
     padded = torch.nn.functional.pad(image, (1, 1, 1, 1), mode="reflect")
     nine = padded.unfold(2, 3, 1).unfold(3, 3, 1).flatten(-2)
@@ -605,6 +614,14 @@ class TestMoves:
     def test_a_warp_moves_no_further_than_its_strength(self) -> None:
         length = _moves("elastic_warp", 3.0).square().sum(0).sqrt()
         assert 1.0 < float(length.max()) < 3.05
+
+    def test_each_warp_of_a_batch_reaches_its_strength(self) -> None:
+        axis = torch.arange(64.0)
+        ramps = torch.stack([axis[:, None].expand(64, 64), axis.expand(64, 64), torch.zeros(64, 64)])
+        batch = (ramps / 64).double().expand(6, -1, -1, -1)
+        moved = get_operator("elastic_warp").apply(batch, 3.0, _seeded(0)) * 64
+        length = (moved - ramps)[:, :2, 8:-8, 8:-8].square().sum(1).sqrt().amax((1, 2))
+        assert float(length.min()) > 1.8  # the strongest place may lie at the border
 
     def test_rotations_and_zooms_keep_angles(self) -> None:
         for seed in range(3):

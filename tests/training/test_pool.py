@@ -34,6 +34,12 @@ def test_seed_changes_the_sets(pool: Pool) -> None:
     assert not torch.equal(other.make_set(0).images, pool[0].images)
 
 
+def test_seeds_are_no_numbers_of_sets(pool: Pool) -> None:
+    spec = replace(pool.spec, held_out=(), members=())
+    shifted = replace(spec, seed=1)
+    assert not torch.equal(shifted.make_set(0).images, spec.make_set(1).images)
+
+
 def test_key_follows_content_not_place(pool: Pool) -> None:
     spec = pool.spec
     assert replace(spec, photos=("elsewhere/astronaut.png",)).key == spec.key
@@ -45,6 +51,7 @@ def test_key_follows_content_not_place(pool: Pool) -> None:
         {"members": spec.members[:-1]},
         {"pipelines": 4},
         {"singles": 2},
+        {"facts": True},
     ):
         assert replace(spec, **change).key != spec.key  # type: ignore[arg-type]
 
@@ -111,20 +118,30 @@ def test_length_is_rounded_up_to_shards(pool: Pool, tmp_path: Path) -> None:
     assert pool.panel().shape == (len(pool) * IMAGES_PER_SET, len(pool.spec.members))
 
 
+@pytest.mark.parametrize(
+    ("maker", "kind"),
+    [
+        ("SetMaker", {}),
+        ("PipelineSetMaker", {"pipelines": 1}),
+        ("SingleSetMaker", {"singles": 1}),
+        ("FactSetMaker", {"facts": True}),
+    ],
+)
 def test_held_out_operators_are_absent_from_even_sets(
-    pool: Pool, monkeypatch: pytest.MonkeyPatch
+    pool: Pool, maker: str, kind: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[tuple[str, ...]] = []
 
-    def maker(operators: tuple[str, ...], members: tuple[str, ...]) -> object:
+    def record(operators: tuple[str, ...], *_: object) -> object:
         drawn.append(operators)
         return lambda crop, seed: None
 
-    monkeypatch.setattr(pool_module, "SetMaker", maker)
+    monkeypatch.setattr(pool_module, maker, record)
     for index in range(4):
-        pool.spec.make_set(index)
+        replace(pool.spec, **kind).make_set(index)  # type: ignore[arg-type]
     held_out = set(pool.spec.held_out)
     assert held_out
+    assert len(drawn) == 4
     for even in drawn[::2]:
         assert set(even) == set(pool.spec.operators) - held_out
     for odd in drawn[1::2]:
