@@ -617,7 +617,9 @@ class TestMoves:
 
     def test_each_warp_of_a_batch_reaches_its_strength(self) -> None:
         axis = torch.arange(64.0)
-        ramps = torch.stack([axis[:, None].expand(64, 64), axis.expand(64, 64), torch.zeros(64, 64)])
+        ramps = torch.stack(
+            [axis[:, None].expand(64, 64), axis.expand(64, 64), torch.zeros(64, 64)]
+        )
         batch = (ramps / 64).double().expand(6, -1, -1, -1)
         moved = get_operator("elastic_warp").apply(batch, 3.0, _seeded(0)) * 64
         length = (moved - ramps)[:, :2, 8:-8, 8:-8].square().sum(1).sqrt().amax((1, 2))
