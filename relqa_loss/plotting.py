@@ -239,13 +239,14 @@ def plot_relation(
         _caption(axes, name)
     axes = place(0, 2, 0)
     sequential = LinearSegmentedColormap.from_list("relqa_where", SEQUENTIAL)
-    top = max(float(where.max()), 1e-12)
-    shown = axes.imshow(where.numpy(), cmap=sequential, norm=Normalize(0, top), aspect="auto")
+    top = float(where.max())  # none where the images are equal
+    shown = axes.imshow(where.numpy(), cmap=sequential, norm=Normalize(0, top or 1), aspect="auto")
     _caption(axes, "where they differ", "distance" if distance_map is not None else "sum of |maps|")
     where_bar = bar(shown, 1, 0, 2, 1)
-    where_bar.set_ticks([0, top], labels=["none", f"{top:.2g}"])
-    where_bar.ax.get_xticklabels()[0].set_ha("left")
-    where_bar.ax.get_xticklabels()[1].set_ha("right")
+    ends = {0: "none"} | ({top: f"{top:.2g}"} if top else {})
+    where_bar.set_ticks(list(ends), labels=list(ends.values()))
+    for label, side in zip(where_bar.ax.get_xticklabels(), ("left", "right"), strict=False):
+        label.set_ha(side)
 
     if rows:
         diverging = LinearSegmentedColormap.from_list("relqa_signed", DIVERGING)

@@ -53,6 +53,14 @@ def test_strongest_channels_are_drawn_on_one_symmetric_scale(pair, relation) -> 
     assert "−0.5" in figure.texts[0].get_text()
 
 
+@pytest.mark.parametrize("strength", [0.0, 0.25])
+def test_the_scale_of_where_ends_at_the_largest_if_there_is_any(pair, relation, strength) -> None:  # type: ignore[no-untyped-def]
+    figure = plot_relation(*pair, relation._replace(maps=strength * relation.maps.abs().sign()))
+    where = next(axes for axes in figure.axes if axes.get_title(loc="left") == "where they differ")
+    ends = [text.get_text() for text in where.images[0].colorbar.ax.get_xticklabels()]
+    assert ends == (["none", "0.5"] if strength else ["none"])  # two channels in the left half
+
+
 def test_titles_and_names_are_drawn_as_they_are(pair, relation) -> None:  # type: ignore[no-untyped-def]
     names = [name.replace("noise", "a$5_b$") for name in CHANNELS]
     figure = plot_relation(*pair, relation, channels=1, names=names, title="cost$5_and$6.png")
