@@ -5,8 +5,12 @@ from __future__ import annotations
 import base64
 import io
 from importlib import resources
+from typing import TYPE_CHECKING
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def png(image: Tensor, width: int | None = None) -> bytes:
@@ -21,6 +25,13 @@ def png(image: Tensor, width: int | None = None) -> bytes:
         picture = picture.resize((width, height), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def figure_png(figure: Figure) -> bytes:
+    """A figure of Matplotlib as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
     return buffer.getvalue()
 
 

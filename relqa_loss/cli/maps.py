@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 
 from relqa_loss._files import encoded, write_atomically
+from relqa_loss._html import figure_png
 from relqa_loss.cli._common import (
     add_missing_option,
     add_network_options,
@@ -102,9 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
                 names=examine.network.channels,
                 title=f"{name}: distance {distance:.4f}, score {minus}{abs(score):.4f}",
             )
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format="png")
-            write_atomically(targets[pair], buffer.getvalue())
+            write_atomically(targets[pair], figure_png(figure))
             if arguments.npz is not None:
                 _write_npz(arguments.npz, outcome.relation.maps[0], examine.network.channels)
             for note in outcome.notes:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable
 
+from relqa_loss._html import figure_png
 from relqa_loss.demo.training import DemoResult, Validation
 
 
@@ -115,6 +115,4 @@ def curve_png(result: DemoResult) -> bytes:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return figure_png(figure)

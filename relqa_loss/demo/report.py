@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import io
 import json
 import math
 import platform
@@ -17,8 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from relqa_loss._files import encoded
-from relqa_loss._html import inline, png, signed, style
+from relqa_loss._files import encoded, write_atomically
+from relqa_loss._html import figure_png, inline, png, signed, style
 from relqa_loss._version import __version__
 from relqa_loss.demo.charts import charts, curve_png
 from relqa_loss.demo.data import TEST_BLUR, TEST_NOISE, Photographs, degrade_for_test
@@ -103,8 +102,8 @@ def write_report(
         "curve.png": curve_png(result),
     }
     for name, content in pictures.items():
-        _replace(folder / name, content)
-    _replace(folder / "figures.json", encoded(_json(result, cases, command)))
+        write_atomically(folder / name, content)
+    write_atomically(folder / "figures.json", encoded(_json(result, cases, command)))
 
     record = find_weights(result.config.weights)
     untrained = "placeholder" in str(record.training.get("note", ""))
@@ -148,7 +147,7 @@ def write_report(
         else "",
     )
     report = folder / REPORT
-    _replace(report, encoded(text))
+    write_atomically(report, encoded(text))
     summary = (
         f"{shown.name}, never seen before: distance {float(shown.before.relation.distance):.3f} → "
         f"{float(shown.after.relation.distance):.3f}, PSNR {shown.before.psnr:.1f} → "
@@ -405,12 +404,4 @@ def _figure(
         title=f"{case.name}, {name}: distance {float(stage.relation.distance):.3f}, "
         f"score {signed(float(stage.relation.score))}",
     )
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    return figure_png(figure)

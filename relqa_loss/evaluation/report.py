@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from relqa_loss._html import figure_png, inline
 from relqa_loss._version import __version__
 from relqa_loss.evaluation.logistic import Logistic
 from relqa_loss.evaluation.measure import Measured
@@ -140,9 +139,9 @@ def _table(lines: Sequence[Sequence[str]]) -> str:
 def _scatters(record: Mapping[str, Any], rows: Sequence[Measured]) -> str:
     pictures = []
     for spec, metric in record["metrics"].items():
-        picture = base64.b64encode(_scatter(record, spec, metric, rows)).decode()
+        picture = inline(_scatter(record, spec, metric, rows))
         name = html.escape(spec, quote=True)
-        pictures.append(f'<img alt="Scatter plot of {name}" src="data:image/png;base64,{picture}">')
+        pictures.append(f'<img alt="Scatter plot of {name}" src="{picture}">')
     return '<div class="plots">\n' + "\n".join(pictures) + "\n</div>"
 
 
@@ -182,6 +181,4 @@ def _scatter(
         legend = axes.legend(fontsize="x-small", markerscale=2)
         for text in legend.get_texts():
             text.set_parse_math(False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return figure_png(figure)
