@@ -13,7 +13,8 @@ def images(seed: int, *shape: int) -> Tensor:
 
 
 def pair(count: int = 2, side: tuple[int, int] = (45, 61)) -> tuple[Tensor, Tensor]:
-    preds, target = images(0, 2, count, 3, *side)
+    # Not two halves of one tensor, whose sizes a compiler would relate to those of the images.
+    preds, target = (image.clone() for image in images(0, 2, count, 3, *side))
     return preds, target
 
 

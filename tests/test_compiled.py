@@ -10,8 +10,9 @@ from steps import images, pair
 from relqa_loss import RelationalLoss
 
 
-@pytest.mark.parametrize("weights", ["relqa-base", "relqa-nano"])
-@pytest.mark.parametrize("kind", ["steered", "spatial"])
+@pytest.mark.parametrize(
+    ("kind", "weights"), [("steered", "relqa-nano"), ("spatial", "relqa-base")]
+)
 def test_compiles_as_one_graph(kind: str, weights: str) -> None:
     torch._dynamo.reset()
     loss = build(kind, weights)
@@ -24,10 +25,8 @@ def test_compiles_as_one_graph(kind: str, weights: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dynamic", [False, True])
-def test_compiles_with_inductor(dynamic: bool) -> None:
-    # Symbolic strides are put in order by the backend alone.
+def test_compiles_with_inductor() -> None:
     torch._dynamo.reset()
     loss = RelationalLoss()
-    compiled = torch.compile(loss, fullgraph=True, dynamic=dynamic)
+    compiled = torch.compile(loss, fullgraph=True, dynamic=False)
     assert_same(compiled, loss, *pair(1, (32, 48)))

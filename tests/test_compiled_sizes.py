@@ -11,24 +11,30 @@ from steps import pair
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "weights", "dynamic"),
+    ("kind", "weights", "dynamic", "backend"),
     [
-        # Symbolic sizes make graphs of the mapper take minutes: not every one of them in each way.
-        ("plain", "relqa-base", None),
-        ("plain", "relqa-nano", None),
-        ("plain", "relqa-nano", True),
-        ("steered", "relqa-base", True),
-        ("spatial", "relqa-base", None),
-        ("spatial", "relqa-base", True),
+        # Symbolic sizes make graphs of the mapper take minutes: each network, each loss and each
+        # way once, not all combinations.
+        ("plain", "relqa-base", None, "aot_eager"),
+        ("spatial", "relqa-base", True, "aot_eager"),
+        # Symbolic strides are put in order by this backend alone.
+        ("plain", "relqa-nano", True, "inductor"),
     ],
     ids=lambda value: {None: "by itself", True: "from the start"}.get(value, value),
 )
-def test_compiles_once_for_all_sizes(kind: str, weights: str, dynamic: bool | None) -> None:
+def test_compiles_once_for_all_sizes(
+    kind: str, weights: str, dynamic: bool | None, backend: str
+) -> None:
     torch._dynamo.reset()
     loss = build(kind, weights)
-    compiled = torch.compile(loss, fullgraph=True, dynamic=dynamic, backend="aot_eager")
-    for count, side in ((2, (32, 48)), (3, (64, 80)), (4, (50, 81)), (2, (96, 96))):
-        # Left to itself, the compiler takes a second size to see that sizes vary.
-        sure = count == 4 or side == (96, 96)
-        with torch._dynamo.config.patch(error_on_recompile=sure):
+    # As docs/performance.md says: on a CPU, inductor's own layouts would hold for one size each.
+    options = {"layout_optimization": False} if backend == "inductor" else None
+    compiled = torch.compile(
+        loss, fullgraph=True, dynamic=dynamic, backend=backend, options=options
+    )
+    # Left to itself, the compiler takes a second size to see that sizes vary.
+    needed = 1 if dynamic else 2
+    sizes = ((2, (32, 48)), (3, (64, 80)), (4, (50, 81)), (2, (96, 96)))
+    for calls, (count, side) in enumerate(sizes):
+        with torch._dynamo.config.patch(error_on_recompile=calls >= needed):
             assert_same(compiled, loss, *pair(count, side))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from relqa_loss.export import export_onnx, export_program
+from relqa_loss.export import Output, export_onnx, export_program
 from relqa_loss.network import find_weights, load_pretrained
 
 SHIPPED = ("relqa-base", "relqa-nano")
@@ -54,12 +54,16 @@ def test_default_device_and_dtype_do_not_matter() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("weights", SHIPPED)
-def test_onnx_takes_any_size(tmp_path: Path, weights: str) -> None:
+@pytest.mark.parametrize(
+    ("weights", "outputs"),
+    # The maps of both come from networks of one shape, which take a minute to write.
+    [("relqa-base", ("distance", "score", "maps")), ("relqa-nano", ("distance",))],
+)
+def test_onnx_takes_any_size(tmp_path: Path, weights: str, outputs: tuple[Output, ...]) -> None:
     onnx = pytest.importorskip("onnx")
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    path = export_onnx(tmp_path / "new" / "relqa.onnx", weights=weights)
+    path = export_onnx(tmp_path / "new" / "relqa.onnx", weights=weights, outputs=outputs)
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     for shape in SHAPES:
         preds, target = pair(shape)
@@ -67,9 +71,11 @@ def test_onnx_takes_any_size(tmp_path: Path, weights: str) -> None:
         wanted = expected(preds, target, weights)
         errors = {
             name: np.abs(values - wanted[name].numpy())
-            for name, values in zip(("distance", "score", "maps"), found, strict=True)
+            for name, values in zip(outputs, found, strict=True)
         }
         assert errors["distance"].max() < 1e-4
+        if outputs == ("distance",):
+            continue
         assert errors["maps"].max() < 1e-4
         # The sign of noise upon noise may be all but undecided, and there it turns so fast that
         # rounding shows: by 1e-4 of what the score can be, while clear cases keep the bound.
@@ -81,7 +87,7 @@ def test_onnx_takes_any_size(tmp_path: Path, weights: str) -> None:
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     assert metadata["relqa_loss.weights"] == find_weights(weights).version
     assert metadata["relqa_loss.channels"].split(",") == list(load_pretrained().channels)
-    assert [output.name for output in model.graph.output] == ["distance", "score", "maps"]
+    assert [output.name for output in model.graph.output] == list(outputs)
     before = path.read_bytes()
     with pytest.raises(ValueError, match="exists"):
         export_onnx(path)

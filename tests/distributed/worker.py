@@ -69,7 +69,7 @@ def shard(rank: int, size: int, even: bool) -> list[int]:
     """Images of a process; uneven ones differ in number, and the last process may have none."""
     if even:
         return list(range(rank, IMAGES, size))
-    cuts = {1: (0, 8), 2: (0, 5, 8), 4: (0, 5, 7, 8, 8)}[size]
+    cuts = {1: (0, 8), 4: (0, 5, 7, 8, 8)}[size]
     return list(range(cuts[rank], cuts[rank + 1]))
 
 
