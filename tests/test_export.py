@@ -12,7 +12,6 @@ from torch import Tensor
 from relqa_loss.export import Output, export_onnx, export_program
 from relqa_loss.network import find_weights, load_pretrained
 
-SHIPPED = ("relqa-base", "relqa-nano")
 SHAPES = [(1, 3, 32, 32), (3, 3, 128, 80), (2, 3, 96, 160)]
 
 
@@ -29,8 +28,8 @@ def expected(preds: Tensor, target: Tensor, weights: str) -> dict[str, Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("weights", SHIPPED)
-def test_programs_of_torch_take_any_size(weights: str) -> None:
+def test_programs_of_torch_take_any_size() -> None:
+    weights = "relqa-base"
     program = export_program(outputs=["score", "distance"], weights=weights).module()
     for shape in SHAPES:
         preds, target = pair(shape)

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import Function
 
+from relqa_loss.network._function import QuickFunction
 from relqa_loss.network._layout import (
     by_position,
     depth_to_space,
@@ -158,9 +158,7 @@ def by_sign(weights: Tensor, signed: int, dim: int) -> Tensor:
     return torch.cat([(more - less) / 2, (more + less) / 2, plain], dim)
 
 
-class _FrozenConv(Function):
-    generate_vmap_rule = True
-
+class _FrozenConv(QuickFunction):
     @staticmethod
     def forward(image: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
         return F.conv2d(image, weight, stride=stride, padding=padding)
@@ -180,9 +178,7 @@ class _FrozenConv(Function):
         return to_image, None, None, None
 
 
-class _BlockConv(Function):
-    generate_vmap_rule = True
-
+class _BlockConv(QuickFunction):
     @staticmethod
     def forward(
         image: Tensor, pixels: Tensor, pairs: Tensor, blocks: Tensor, bias: Tensor | None
@@ -199,9 +195,7 @@ class _BlockConv(Function):
         return block_conv_back(grad, blocks), None, None, None, None
 
 
-class _MeanError(Function):
-    generate_vmap_rule = True
-
+class _MeanError(QuickFunction):
     @staticmethod
     def forward(preds: Tensor, target: Tensor, dims: tuple[int, ...]) -> Tensor:
         return (preds - target).abs_().mean(dims, keepdim=True)
@@ -220,9 +214,7 @@ class _MeanError(Function):
         return signed if first else None, -signed if second else None, None
 
 
-class _MeanMagnitude(Function):
-    generate_vmap_rule = True
-
+class _MeanMagnitude(QuickFunction):
     @staticmethod
     def forward(error: Tensor) -> Tensor:
         magnitude = error.abs()

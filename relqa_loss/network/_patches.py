@@ -13,8 +13,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import Function
 
+from relqa_loss.network._function import QuickFunction
 from relqa_loss.network._layout import first, last, plus, sum_blocks, times
 from relqa_loss.network._lean import saturate, saturation_slope, slope
 from relqa_loss.network._precision import full_precision
@@ -125,9 +125,7 @@ def _convolved(cells: Tensor, weight: Tensor) -> Tensor:
     return last(F.conv2d(first(cells), weight, padding=1))
 
 
-class _Spread(Function):
-    generate_vmap_rule = True
-
+class _Spread(QuickFunction):
     @staticmethod
     def forward(cells: Tensor) -> Tensor:
         count, rows, columns, channels = cells.shape
@@ -144,9 +142,7 @@ class _Spread(Function):
         return rows[:, :, ::2] + rows[:, :, 1::2]
 
 
-class _Filtered(Function):
-    generate_vmap_rule = True
-
+class _Filtered(QuickFunction):
     @staticmethod
     def forward(error: Tensor, filters: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         responses = F.conv2d(error, kernel, stride=SIDE)
@@ -175,9 +171,7 @@ class _Filtered(Function):
         return (grad.view(apart) + share * signs.view(apart)).view(grad.shape), None, None
 
 
-class _Product(Function):
-    generate_vmap_rule = True
-
+class _Product(QuickFunction):
     @staticmethod
     def forward(cells: Tensor, weight: Tensor) -> Tensor:
         return cells @ weight
@@ -193,9 +187,7 @@ class _Product(Function):
             return grad @ weight.T, None
 
 
-class _Mixed(Function):
-    generate_vmap_rule = True
-
+class _Mixed(QuickFunction):
     @staticmethod
     def forward(cells: Tensor, weight: Tensor) -> Tensor:
         return _convolved(cells, weight)
@@ -211,9 +203,7 @@ class _Mixed(Function):
             return _convolved(grad, weight.flip(-2, -1).transpose(0, 1)), None
 
 
-class _Magnitudes(Function):
-    generate_vmap_rule = True
-
+class _Magnitudes(QuickFunction):
     @staticmethod
     def forward(error: Tensor, plain: Tensor | None) -> Tensor:
         signed = _onset(error)
@@ -234,9 +224,7 @@ class _Magnitudes(Function):
         return _through_onset(error, signed, unsigned), to_plain
 
 
-class _Blended(Function):
-    generate_vmap_rule = True
-
+class _Blended(QuickFunction):
     @staticmethod
     def forward(error: Tensor, plain: Tensor | None, weight: Tensor) -> Tensor:
         of_signed, of_size, of_plain = _parts(weight, error.shape[-1])
@@ -279,9 +267,7 @@ def _through_onset(error: Tensor, signed: Tensor, size: Tensor) -> Tensor:
     return times(plus(times(error.sign(), size), signed), slope(error))
 
 
-class _SaturatedCells(Function):
-    generate_vmap_rule = True
-
+class _SaturatedCells(QuickFunction):
     @staticmethod
     def forward(visible: Tensor, weights: Tensor) -> Tensor:
         return saturate(visible) @ weights

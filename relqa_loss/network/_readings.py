@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from torch import Tensor
-from torch.autograd import Function
 
+from relqa_loss.network._function import QuickFunction
 from relqa_loss.network._layout import corner, padded, plus, times
 from relqa_loss.network._lean import (
     BlockKernel,
@@ -60,9 +60,7 @@ def readings(
     return Readings(*found[: len(Readings._fields)])
 
 
-class _Readings(Function):
-    generate_vmap_rule = True
-
+class _Readings(QuickFunction):
     @staticmethod
     def forward(
         image: Tensor,

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
 
+from relqa_loss.network._function import QuickFunction
 from relqa_loss.network._layout import one_by_one_on_a_cpu, plus, repeated, sum_blocks
 from relqa_loss.network._precision import full_precision
 from relqa_loss.network._windows import coarser, plus_coarser_adjoint
@@ -71,10 +71,8 @@ class PixelPyramid(nn.Module):
         return fine, middle, rest, smooth
 
 
-class _Bands(Function):
+class _Bands(QuickFunction):
     """The pyramid with its backward pass, which needs the signs of the bands and nothing else."""
-
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(difference: Tensor, matrix: Tensor) -> tuple[Tensor, ...]:

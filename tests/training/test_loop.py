@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 
 from relqa_loss.distortions import operator_names
 from relqa_loss.network import NetworkConfig, ParityNetwork, load_pretrained
-from relqa_loss.network.pretrained import save_weights
+from relqa_loss.network.pretrained import find_weights, save_weights
 from relqa_loss.training import loop as loop_module
 from relqa_loss.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
 from relqa_loss.training.config import TrainConfig
@@ -229,6 +229,29 @@ def test_tensorboard_log_holds_losses_and_figures(whole: _Whole) -> None:
     tags = set(events.Tags()["scalars"])
     assert {"loss/total", "loss/maps", "val/srcc_panel"} <= tags
     assert [event.step for event in events.Scalars("val/srcc_panel")] == whole.validations
+
+
+def test_a_small_network_is_trained_by_a_large_one(
+    whole: _Whole, photos: Path, tmp_path: Path
+) -> None:
+    config = TrainConfig(
+        steps=3,
+        sets=32,
+        validation_sets=32,
+        crop=64,
+        window=48,
+        batch=2,
+        learn="distance",
+        teacher="relqa-base",
+        network=NetworkConfig.nano(),
+    )
+    out = tmp_path / "nano.safetensors"
+    result = train(photos, out, config, pool_folder=whole.pools, accelerator="cpu")
+    assert result.finished
+    record = json.loads(out.with_suffix(".json").read_text("utf-8"))
+    assert record["training"]["teacher"] == find_weights().version
+    assert record["training"]["config"]["teacher"] == "relqa-base"
+    assert load_pretrained(out).config == NetworkConfig.nano()
 
 
 def test_killed_and_resumed_gives_the_same_weights(

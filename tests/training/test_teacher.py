@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor
 
 from relqa_loss import RelationalLoss
-from relqa_loss.network import NetworkConfig, find_weights, load_pretrained
+from relqa_loss.network import find_weights, load_pretrained
 from relqa_loss.training.batches import Batches, Quantiles, collate
 from relqa_loss.training.config import TrainConfig
-from relqa_loss.training.loop import train
 from relqa_loss.training.pool import SETS_PER_SHARD, Pool
 from relqa_loss.training.sets import NO_ORDER
 from relqa_loss.training.teacher import TeacherLessons
@@ -108,27 +104,6 @@ def test_a_teacher_gives_way_to_what_is_known_to_be_alike(pool: Pool) -> None:
     assert facts is not None
     assert facts.taught is not None
     assert facts.taught.tolist() == [[0, 2, 3, 4, 5, 6, 7, 8], [1, 2, 3, 4, 5, 6, 7, 8]]
-
-
-def test_a_small_network_is_trained_by_a_large_one(photos: Path, tmp_path: Path) -> None:
-    config = TrainConfig(
-        steps=3,
-        sets=32,
-        validation_sets=32,
-        crop=64,
-        window=48,
-        batch=2,
-        learn="distance",
-        teacher="relqa-base",
-        network=NetworkConfig.nano(),
-    )
-    out = tmp_path / "nano.safetensors"
-    result = train(photos, out, config, pool_folder=tmp_path / "pools", accelerator="cpu")
-    assert result.finished
-    record = json.loads(out.with_suffix(".json").read_text("utf-8"))
-    assert record["training"]["teacher"] == find_weights().version
-    assert record["training"]["config"]["teacher"] == "relqa-base"
-    assert load_pretrained(out).config == NetworkConfig.nano()
 
 
 def test_a_teacher_has_nothing_to_say_about_maps() -> None:
