@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +11,7 @@ import pytest
 import skimage.data
 import torch
 from PIL import Image
+from scripts import run_script
 
 from relqa_loss.network import ParityNetwork
 from relqa_loss.training.batch import Batch, Pairs
@@ -158,9 +157,12 @@ def test_variants_of_other_photographs_or_sets_are_not_taken_for_these(
         (tmp_path / folder / "MANIFEST.csv").write_text(rows)
     monkeypatch.setattr(ablation, "pools", lambda *_, **__: None)
     trained: list[Path] = []
-    monkeypatch.setattr(
-        ablation, "train", lambda variant, data, steps, path: (trained.append(path), path.touch())
-    )
+
+    def train(variant: object, data: object, steps: int, path: Path) -> None:
+        trained.append(path)
+        path.touch()
+
+    monkeypatch.setattr(ablation, "train", train)
     judged: list[str] = []
     monkeypatch.setattr(ablation, "Bench", lambda photos, *_: judged.append(photos.name) or Judge)
     monkeypatch.setattr(ablation, "distance_of", lambda *_: None)
@@ -201,18 +203,11 @@ def test_the_table_comes_out(tmp_path: Path) -> None:
         Image.fromarray(getattr(skimage.data, name)()[:400, :400]).save(photos / f"{name}.png")
         rows += f"{name}.png,{split}\n"
     (photos / "MANIFEST.csv").write_text(rows)
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    command = [sys.executable, ROOT / "benchmarks" / "ablation.py", "--photos", photos,
-               "--folder", tmp_path / "runs", "--pool-folder", tmp_path / "pool", "--sets", 32,
-               "--steps", 2, "--count", 2, "--only", "panel of 4", "without vsi",
-               "--json", tmp_path / "figures.json"]  # fmt: skip
-    result = subprocess.run(
-        [*map(str, command)],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    options = ["--photos", photos, "--folder", tmp_path / "runs",
+               "--pool-folder", tmp_path / "pool", "--json", tmp_path / "figures.json",
+               "--sets", 32, "--steps", 2, "--count", 2,
+               "--only", "panel of 4", "without vsi"]  # fmt: skip
+    result = run_script(ROOT / "benchmarks" / "ablation.py", *options)
     assert result.returncode == 0, result.stderr
     figures = json.loads((tmp_path / "figures.json").read_text())["figures"]
     assert set(figures) == {"panel of 4", "without vsi"}

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import skimage.data
 from PIL import Image
+from scripts import run_script
 
 from relqa_loss.network import find_weights
 
@@ -38,15 +36,7 @@ def run(script: str, photos: Path, *options: object) -> tuple[str, dict]:  # typ
 
 
 def start(script: str, photos: Path, *options: object) -> str:
-    command = [sys.executable, ROOT / "benchmarks" / f"{script}.py", "--photos", photos, *options]
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    result = subprocess.run(
-        [*map(str, command)],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    result = run_script(ROOT / "benchmarks" / f"{script}.py", "--photos", photos, *options)
     assert result.returncode == 0, result.stderr
     return result.stdout
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from scripts import run_script
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,16 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.slow
 def test_table_and_record(tmp_path: Path) -> None:
     record, page = tmp_path / "speed.json", tmp_path / "speed.md"
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     # Multi-scale SSIM takes nothing below 161.
     options = f"--sizes 176 --repeats 2 --threads 1 --json {record} --out {page}".split()
-    run = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "speed.py"), *options],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    run = run_script(ROOT / "benchmarks" / "speed.py", *options)
     assert run.returncode == 0, run.stderr
     assert run.stdout == page.read_text("utf-8")
     content = json.loads(record.read_text("utf-8"))

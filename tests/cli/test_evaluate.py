@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFilter
+from scripts import environment
 
 from relqa_loss.cli.main import main
 from relqa_loss.evaluation.measure import Item, Measured, Notebook
@@ -435,20 +435,15 @@ def test_several_processes_give_the_same(rated: Path, metric, tmp_path: Path) ->
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "relqa_loss.cli.main", "evaluate", str(rated), "--metric",
                "my_metric:error", "--out", str(shared), "--samples", "50"]  # fmt: skip
-    path = os.pathsep.join(
-        [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
-    )
     processes = [
         subprocess.Popen(
             command,
-            env={
-                **os.environ,
-                "PYTHONPATH": path,
-                "RANK": str(rank),
-                "WORLD_SIZE": "2",
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
-            },
+            env=environment(
+                RANK=str(rank),
+                WORLD_SIZE="2",
+                MASTER_ADDR="127.0.0.1",
+                MASTER_PORT=str(port),
+            ),
         )
         for rank in range(2)
     ]

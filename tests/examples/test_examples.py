@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import skimage.data
 from PIL import Image
+from scripts import run_script
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("denoise_*.py"))
 
 
 def run(example: Path, *options: object) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    return subprocess.run(
-        [sys.executable, str(example), *map(str, options)],
-        env={**os.environ, "PYTHONPATH": path, "MPLBACKEND": "Agg"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return run_script(example, *options, MPLBACKEND="Agg")
 
 
 def test_there_are_three() -> None:

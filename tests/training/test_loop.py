@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +18,7 @@ import torch.utils.tensorboard  # importing these draws from the global generato
 from lightning.fabric import Fabric  # noqa: F401
 from PIL import Image
 from safetensors.torch import load_file
+from scripts import run_script
 
 from relqa_loss.distortions import operator_names
 from relqa_loss.network import NetworkConfig, ParityNetwork, load_pretrained
@@ -119,16 +118,7 @@ def _run_script(
     prelude: str = "",
 ) -> subprocess.CompletedProcess[str]:
     script = _script(folder / "run.py", prelude)
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    arguments = (photos, out, pools, kill_at, devices)
-    return subprocess.run(
-        [sys.executable, str(script), *map(str, arguments)],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return run_script(script, photos, out, pools, kill_at, devices, cwd=folder)
 
 
 class _Whole:
@@ -234,16 +224,8 @@ def test_tensorboard_log_holds_losses_and_figures(whole: _Whole) -> None:
 def test_a_small_network_is_trained_by_a_large_one(
     whole: _Whole, photos: Path, tmp_path: Path
 ) -> None:
-    config = TrainConfig(
-        steps=3,
-        sets=32,
-        validation_sets=32,
-        crop=64,
-        window=48,
-        batch=2,
-        learn="distance",
-        teacher="relqa-base",
-        network=NetworkConfig.nano(),
+    config = replace(
+        CONFIG, steps=3, learn="distance", teacher="relqa-base", network=NetworkConfig.nano()
     )
     out = tmp_path / "nano.safetensors"
     result = train(photos, out, config, pool_folder=whole.pools, accelerator="cpu")
