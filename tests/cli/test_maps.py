@@ -50,12 +50,15 @@ def test_folders(photos: Path, weights: str) -> None:
 
 def test_its_own_pictures_are_no_images(photos: Path, weights: str, capsys) -> None:  # type: ignore[no-untyped-def]
     folders = (photos / "reference", photos / "image")
-    for reference in (folders[0], folders[0] / "a.png"):
-        for out in (folders[1] / "maps", folders[1] / "of" / "maps", folders[0] / "maps"):
-            for _ in range(2):
-                assert maps(reference, folders[1], "--out", out, "--force", weights=weights) == 0
-                assert sorted(path.name for path in out.iterdir()) == ["a.jpg.png", "b.png.png"]
-            shutil.rmtree(out)
+    for reference, out in (
+        (folders[0], folders[0] / "maps"),
+        (folders[0], folders[1] / "maps"),
+        (folders[0] / "a.png", folders[1] / "of" / "maps"),
+    ):
+        for _ in range(2):
+            assert maps(reference, folders[1], "--out", out, "--force", weights=weights) == 0
+            assert sorted(path.name for path in out.iterdir()) == ["a.jpg.png", "b.png.png"]
+        shutil.rmtree(out)
     capsys.readouterr()
     for out in folders:
         assert maps(*folders, "--out", out, weights=weights) == 2

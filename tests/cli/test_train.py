@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from relqa_loss.cli.main import main
 from relqa_loss.network import NetworkConfig, load_pretrained
 from relqa_loss.training import loop
 from relqa_loss.training.config import TrainConfig
+from relqa_loss.training.panel import PANEL
 
 
 def _fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -182,4 +184,6 @@ def test_a_tiny_run_writes_usable_weights(
     arguments = ["train", *map(str, files), *options.split(), "--accelerator", "cpu"]
     assert main(arguments) == 0
     assert load_pretrained(out).channels
+    record = json.loads(out.with_suffix(".json").read_text("utf-8"))
+    assert record["training"]["panel"] == list(PANEL)
     assert "finished" in capsys.readouterr().err

@@ -147,6 +147,11 @@ def test_a_name_of_the_bank_is_refused_before_the_bank_is_looked_at() -> None:
     assert printed[1:] == ["compression", "__main__"]
 
 
+@pytest.fixture(scope="module")
+def usual() -> list[str]:
+    return _in_a_fresh_process("print(*operator_names())", "print(DistortionEngine().draw(1))")
+
+
 @pytest.mark.parametrize(
     "before",
     [
@@ -155,8 +160,9 @@ def test_a_name_of_the_bank_is_refused_before_the_bank_is_looked_at() -> None:
         (_REGISTERED.format("own"), _FUNCTION),
     ],
 )
-def test_the_order_of_the_bank_does_not_depend_on_what_came_first(before: tuple[str, ...]) -> None:
-    usual = _in_a_fresh_process("print(*operator_names())", "print(DistortionEngine().draw(1))")
+def test_the_order_of_the_bank_does_not_depend_on_what_came_first(
+    before: tuple[str, ...], usual: list[str]
+) -> None:
     after = [*usual[0].split(), "own"] if "own" in before[0] else usual[0].split()
     printed = _in_a_fresh_process(
         *before,

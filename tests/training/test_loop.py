@@ -7,7 +7,7 @@ import random
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +34,8 @@ from relqa_loss.training.schedule import learning_rate
 from relqa_loss.training.sets import RankedSet
 from relqa_loss.training.split import HELD_OUT
 
+QUICK = ("mdsi", "haarpsi")
+"""Most of the time of a tiny pool is VSI, which enlarges whatever it judges to 256²."""
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = TrainConfig(
     steps=12,
@@ -63,9 +65,9 @@ Pool.fill = lambda *args: (time.sleep(7), fill(*args))
 """Processes that wait for one another for ten seconds, not half an hour; two pools of seven."""
 
 
-def _script(path: Path, prelude: str) -> Path:
+def _script(path: Path, prelude: str, config: TrainConfig) -> Path:
     settings = {
-        name: getattr(CONFIG, name)
+        name: getattr(config, name)
         for name in (
             "steps",
             "sets",
@@ -82,9 +84,11 @@ def _script(path: Path, prelude: str) -> Path:
 import os, signal, sys
 from pathlib import Path
 
+from relqa_loss.training import loop
 from relqa_loss.training.config import TrainConfig
 from relqa_loss.training.loop import Progress, train
 
+loop.PANEL = {QUICK}
 photos, out, pool_folder, kill_at, devices = sys.argv[1:]
 
 
@@ -116,8 +120,9 @@ def _run_script(
     kill_at: int = -1,
     devices: int = 1,
     prelude: str = "",
+    config: TrainConfig = CONFIG,
 ) -> subprocess.CompletedProcess[str]:
-    script = _script(folder / "run.py", prelude)
+    script = _script(folder / "run.py", prelude, config)
     return run_script(script, photos, out, pools, kill_at, devices, cwd=folder)
 
 
@@ -156,7 +161,14 @@ def _random_state() -> list[object]:
 
 
 @pytest.fixture(scope="module")
-def whole(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> _Whole:
+def quick_panel() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop_module, "PANEL", QUICK)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(quick_panel: None, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> _Whole:
     return _Whole(tmp_path_factory.mktemp("run"), photos)
 
 
@@ -597,7 +609,10 @@ def test_operators_that_are_held_out_are_met_nowhere(
     assert result.record.training["held_out_operators"] == list(HELD_OUT)
 
 
-def test_each_pool_holds_what_it_is_for(photos: Path, tmp_path: Path) -> None:
+def test_each_pool_holds_what_it_is_for(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop_module, "PANEL", PANEL)
     further = {"unjudged_sets": 32, "unjudged_batch": 1, "fact_sets": 64, "fact_batch": 1}
     config = replace(CONFIG, exclude=("haze",), **further)
     pools, found = loop_module._pools(photos, tmp_path, config)
@@ -646,6 +661,9 @@ def test_processes_wait_for_a_pool_as_long_as_it_takes(
     whole: _Whole, photos: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "slow.safetensors"
-    run = _run_script(tmp_path, photos, out, whole.pools, devices=2, prelude=SLOW_POOLS)
+    config = replace(CONFIG, steps=1)
+    run = _run_script(
+        tmp_path, photos, out, whole.pools, devices=2, prelude=SLOW_POOLS, config=config
+    )
     assert run.returncode == 0, run.stderr
-    assert load_checkpoint(checkpoint_path(out), CONFIG.to_dict())["step"] == CONFIG.steps
+    assert load_checkpoint(checkpoint_path(out), config.to_dict())["step"] == 1
