@@ -92,6 +92,31 @@ def test_onnx_takes_any_size(tmp_path: Path, weights: str, outputs: tuple[Output
     assert path.read_bytes() == before
 
 
+def test_a_file_is_replaced_where_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    asked: list[object] = []
+
+    class Begun(Exception):
+        pass
+
+    def begin(**options: object) -> None:
+        asked.append(options)
+        raise Begun
+
+    monkeypatch.setattr("relqa_loss.export.export_program", begin)
+    path = tmp_path / "there.onnx"
+    path.write_bytes(b"precious")
+    with pytest.raises(ValueError, match="exists"):
+        export_onnx(path)
+    assert not asked
+    with pytest.raises(Begun):
+        export_onnx(path, overwrite=True)
+    assert path.read_bytes() == b"precious"  # until another is complete
+
+
 def test_wrong_requests_are_refused(tmp_path: Path) -> None:
     for outputs in (["distances"], [], ["maps", "maps"]):
         with pytest.raises(ValueError, match="outputs must be some of"):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import skimage.data
 import torch
+from panels import QUICK
 from PIL import Image
 from torch import Tensor
 
@@ -15,9 +16,6 @@ from relqa_loss.training.pool import Pool, PoolSpec
 from relqa_loss.training.sets import MARGIN
 
 CROP = 64  # the least that training takes; the panel's members work at half of it
-QUICK = ("mdsi", "haarpsi")
-"""Members of the panel without VSI, which enlarges whatever it judges to 256² and takes nine tenths
-of the time of a pool of such crops."""
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ import pytest
 import torch
 import torch.utils.tensorboard  # importing these draws from the global generator
 from lightning.fabric import Fabric  # noqa: F401
+from panels import QUICK
 from PIL import Image
 from safetensors.torch import load_file
 from scripts import run_script
@@ -34,8 +35,6 @@ from relqa_loss.training.schedule import learning_rate
 from relqa_loss.training.sets import RankedSet
 from relqa_loss.training.split import HELD_OUT
 
-QUICK = ("mdsi", "haarpsi")
-"""Most of the time of a tiny pool is VSI, which enlarges whatever it judges to 256²."""
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = TrainConfig(
     steps=12,

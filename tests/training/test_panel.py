@@ -9,6 +9,7 @@ from torch import Tensor
 
 from relqa_loss.training.panel import JUDGES, PANEL, panel_values
 
+MEMBERS = (*PANEL, *JUDGES, "gmsd", "vif")
 SIZE = 96  # judges need at least this; the panel itself works from 64
 
 
@@ -23,7 +24,7 @@ def test_judges_have_no_part_in_the_panel() -> None:
     assert not set(JUDGES) & set(PANEL)
 
 
-@pytest.mark.parametrize("member", [*PANEL, *JUDGES])
+@pytest.mark.parametrize("member", MEMBERS)
 def test_zero_at_identity_and_rising_with_noise(photo: Tensor, member: str) -> None:
     noise = torch.randn(photo.shape, generator=torch.Generator().manual_seed(0))
     images = torch.cat([(photo + sigma * noise).clamp(0, 1) for sigma in (0, 0.02, 0.08, 0.25)])
@@ -47,13 +48,42 @@ def test_works_at_the_least_crop_that_training_takes(photo: Tensor) -> None:
     assert bool((values > 0).all())
 
 
-@pytest.mark.parametrize("member", [*PANEL, *JUDGES])
+@pytest.mark.parametrize("member", MEMBERS)
 def test_an_image_does_not_depend_on_its_batch(photo: Tensor, member: str) -> None:
     noise = torch.randn(photo.shape, generator=torch.Generator().manual_seed(0))
     images = torch.cat([(photo + sigma * noise).clamp(0, 1) for sigma in (0.02, 0.25)])
     together = panel_values(photo, images, (member,))
     alone = torch.cat([panel_values(photo, image[None], (member,)) for image in images])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
+def _chequered(photo: Tensor, pixels: int) -> tuple[Tensor, Tensor]:
+    """A photograph without and with squares, lighter and darker by turns, of so many pixels."""
+    signs = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(SIZE, SIZE)
+    squares = signs.repeat_interleave(pixels, 0).repeat_interleave(pixels, 1)[:SIZE, :SIZE]
+    inside = photo.clamp(0.1, 0.9)
+    return inside, inside + 0.1 * squares
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_what_half_resolution_does_not_show_is_not_seen(photo: Tensor, member: str) -> None:
+    assert abs(float(panel_values(*_chequered(photo, 1), (member,)))) < 1e-4
+    assert float(panel_values(*_chequered(photo, 6), (member,))) > 5e-4
+
+
+def test_images_are_halved_once(photo: Tensor) -> None:
+    seen = panel_values(*_chequered(photo, 2), ("mdsi", "haarpsi", "vif"))
+    assert bool((seen > 1e-2).all()), seen
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_colour_is_seen_by_all_but_those_of_luminance(photo: Tensor, member: str) -> None:
+    inside = photo.clamp(0.25, 0.75)
+    waves = torch.linspace(0, 40, SIZE).sin() * torch.linspace(0, 30, SIZE).sin()[:, None]
+    # Of no luminance: what red gains, green loses.
+    colour = torch.tensor([1 / 0.299, -1 / 0.587, 0]).view(3, 1, 1) * 0.05 * waves
+    value = float(panel_values(inside, inside + colour, (member,)))
+    assert (value > 1e-3) == (member not in {"dss", "gmsd", "vif"}), value
 
 
 def test_values_carry_no_gradient(photo: Tensor) -> None:
