@@ -1,0 +1,43 @@
+"""Figures of several metrics on one data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from relqa_loss.evaluation.datasets.records import OpinionDataset, RatedPair
+from relqa_loss.evaluation.measure import Measured, items_of
+from relqa_loss.evaluation.summary import summarise
+
+
+def _summary(scenes: int, each: int) -> dict[str, Any]:
+    """Of two metrics, one better than the other; images of a scene repeat one another."""
+    generator = np.random.default_rng(0)
+    opinions = generator.normal(size=12)
+    values = {"good": opinions + 0.3 * generator.normal(size=12), "poor": opinions.copy()}
+    values["poor"] += 1.5 * generator.normal(size=12)
+    pairs = tuple(
+        RatedPair(Path(f"{k * scenes // (12 * each)}.png"), Path(f"{k}.png"), opinions[k // each])
+        for k in range(12 * each)
+    )
+    dataset = OpinionDataset("own", Path(), "0 to 1", True, pairs)
+    rows = [
+        Measured(item, {name: (one[item.number // each],) for name, one in values.items()})
+        for item in items_of(dataset)
+    ]
+    return summarise(dataset, rows, {"good": True, "poor": True}, samples=300)
+
+
+@pytest.mark.parametrize("figure", ["overall", "difference"])
+def test_images_of_a_scene_count_as_one_wherever_figures_have_an_interval(figure: str) -> None:
+    widths = []
+    for scenes in (12, 120):  # ten images of each scene, or one
+        record = _summary(scenes, each=10)
+        assert record["resampled"] == "scenes"
+        where = record["metrics"]["poor"]["overall"] if figure == "overall" else None
+        found = (where or record["differences"][0])["srcc"]
+        widths.append(found["high"] - found["low"])
+    assert widths[0] > 2 * widths[1]
