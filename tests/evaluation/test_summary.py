@@ -41,3 +41,8 @@ def test_images_of_a_scene_count_as_one_wherever_figures_have_an_interval(figure
         found = (where or record["differences"][0])["srcc"]
         widths.append(found["high"] - found["low"])
     assert widths[0] > 2 * widths[1]
+
+
+def test_one_type_is_no_table_by_type() -> None:
+    metrics = _summary(12, each=1)["metrics"]
+    assert [one["by_type"] for one in metrics.values()] == [{}, {}]

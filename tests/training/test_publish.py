@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from relqa_loss.network import NetworkConfig, ParityNetwork, load_pretrained
 from relqa_loss.network.pretrained import save_weights
@@ -102,6 +103,35 @@ def test_figures_of_other_weights_are_refused(weights: Path, tmp_path: Path) -> 
         with pytest.raises(ValueError, match=said):
             publish(weights, "first", tmp_path / "shipped", [figures])
     assert not (tmp_path / "shipped").exists()
+
+
+def test_the_file_says_what_the_trained_one_said(weights: Path, tmp_path: Path) -> None:
+    publish(weights, "first", tmp_path / "shipped")
+    said = []
+    for path in (weights, tmp_path / "shipped" / "first.safetensors"):
+        with safe_open(path, "pt") as file:
+            said.append(file.metadata())
+    assert said[0]
+    assert said[0] == said[1]
+
+
+def test_command_line_publishes_into_the_shipped_weights_with_all_figures(
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([str(weights), "--name", "first"]) == 0
+    manifest = tmp_path / "pretrained" / "manifest.json"
+    digest = json.loads(manifest.read_text())["weights"]["first"]["sha256"]
+    assert f"published first: SHA-256 {digest}" in capsys.readouterr().err
+    names = ("accuracy", "trust")
+    for name in names:
+        Path(f"{name}.json").write_text(json.dumps({"weights": f"first@{digest[:8]}"}))
+    figures = [f"{name}.json" for name in names]
+    assert main([str(weights), "--name", "first", "--figures", *figures]) == 0
+    assert set(json.loads(manifest.read_text())["weights"]["first"]["figures"]) == set(names)
 
 
 def test_command_line_names_a_missing_file(
