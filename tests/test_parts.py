@@ -243,6 +243,7 @@ def test_an_image_with_more_pixels_is_not_divided(
     assert seen == [1, 1, 1]
 
 
+@pytest.mark.slow
 def test_a_compiler_sees_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts would be calls in its graph, and another graph for each number of them."""
     monkeypatch.setattr(_parts, "PIXELS", 2 * SIDE**2)

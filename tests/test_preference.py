@@ -346,6 +346,7 @@ def test_autocast_changes_nothing(triple: Triple) -> None:
     assert likely.dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_compiles_vmaps_and_exports(triple: Triple) -> None:
     loss = PreferenceLoss(reduction="none", detach_baseline=False)
     images = tuple(image[:2, :, :32, :40].contiguous() for image in triple)

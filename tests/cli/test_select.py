@@ -235,6 +235,7 @@ def test_resumes_after_a_stop_and_measures_changed_files_again(
     assert document["values"]["step-0"]["4.png"] == 0
 
 
+@pytest.mark.slow
 def test_processes_and_torchrun_give_the_same(run: Path, weights: str) -> None:
     (run / "step-200/outputs/1.png").write_bytes(b"not an image")
     _, alone = choose(run, weights, "--no-report")

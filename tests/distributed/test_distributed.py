@@ -14,6 +14,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import worker
 
+pytestmark = pytest.mark.slow
+
 NAMES = {"first.weight", "first.bias", "second.weight", "second.bias"}
 
 

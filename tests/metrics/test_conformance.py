@@ -70,6 +70,7 @@ def test_metrics_pass(name: str, check: str) -> None:
     CHECKS[check](CASES[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_equal_one(
     name: str, distributed: list[dict[str, dict[str, Values]]]

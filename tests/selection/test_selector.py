@@ -624,6 +624,7 @@ for step, values, profile in offers(40):
 """
 
 
+@pytest.mark.slow
 def test_survives_being_killed_from_outside(tmp_path: Path) -> None:
     run, options = offers(40), OPTIONS[2]
     expected = decisions_of(run, options)
