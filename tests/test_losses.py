@@ -440,10 +440,8 @@ def test_a_parents_layout_is_followed(loss: Loss) -> None:
 
 
 def test_per_sample_gradients(loss: Loss) -> None:
-    with torch.random.fork_rng():
-        # One model in a hundred has an error that rounding takes across zero, where slopes jump.
-        torch.manual_seed(0)
-        model = nn.Conv2d(3, 3, 3, padding=1)
+    # Of one in a hundred, rounding takes an error across zero, where slopes jump.
+    model = nn.Conv2d(3, 3, 3, padding=1)
     weights = {name: value.detach() for name, value in model.named_parameters()}
     noisy, target = pair(3, (32, 40))
 

@@ -102,12 +102,11 @@ def test_what_is_found_is_on_disk_before_the_next_is_begun(
 
 
 def test_what_another_process_could_read_counts(items: list[Item], tmp_path: Path) -> None:
-    """Two processes: the first item was unreadable, and only the second process has the others."""
+    """The first image was unreadable; of two processes that resume, the second has repaired it."""
     before = _notebook(tmp_path, items)
     before.start()
-    before.keep(iter([_found(items[3], 3.0), _found(items[0], None)]))
-    whole = [_found(items[1], 1.0), _found(items[2], 2.0)]
-    before.keep(iter(whole))
+    values = {3: 3.0, 0: None, 1: 1.0, 2: 2.0}
+    before.keep(_found(items[number], value) for number, value in values.items())
     before.close()
 
     first, second = (_notebook(tmp_path, items, resume=True) for _ in range(2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,19 @@ def _summary(scenes: int, each: int) -> dict[str, Any]:
     return summarise(dataset, rows, {"good": True, "poor": True}, samples=300)
 
 
-@pytest.mark.parametrize("figure", ["overall", "difference"])
+INTERVALS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "overall": lambda record: record["metrics"]["poor"]["overall"],
+    "difference": lambda record: record["differences"][0],
+}
+
+
+@pytest.mark.parametrize("figure", INTERVALS)
 def test_images_of_a_scene_count_as_one_wherever_figures_have_an_interval(figure: str) -> None:
     widths = []
     for scenes in (12, 120):  # ten images of each scene, or one
         record = _summary(scenes, each=10)
         assert record["resampled"] == "scenes"
-        where = record["metrics"]["poor"]["overall"] if figure == "overall" else None
-        found = (where or record["differences"][0])["srcc"]
+        found = INTERVALS[figure](record)["srcc"]
         widths.append(found["high"] - found["low"])
     assert widths[0] > 2 * widths[1]
 

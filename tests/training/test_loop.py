@@ -35,7 +35,6 @@ from relqa_loss.training.schedule import learning_rate
 from relqa_loss.training.sets import RankedSet
 from relqa_loss.training.split import HELD_OUT
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIG = TrainConfig(
     steps=12,
     sets=32,
@@ -160,15 +159,10 @@ def _random_state() -> list[object]:
 
 
 @pytest.fixture(scope="module")
-def quick_panel() -> Iterator[None]:
+def whole(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Whole]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop_module, "PANEL", QUICK)
-        yield
-
-
-@pytest.fixture(scope="module")
-def whole(quick_panel: None, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> _Whole:
-    return _Whole(tmp_path_factory.mktemp("run"), photos)
+        patch.setattr(loop_module, "PANEL", QUICK)  # for the runs on its pools, too
+        yield _Whole(tmp_path_factory.mktemp("run"), photos)
 
 
 def test_weights_are_written_and_can_be_used(whole: _Whole) -> None:
