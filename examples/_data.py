@@ -1,6 +1,6 @@
-"""What the examples share: photographs with noise on top, a small network, and their options.
+"""What the examples share: crops of photographs, with or without noise on top, and options.
 
-Replace this file by your own data and model; the examples themselves stay as they are.
+Replace this file by your own data; the examples themselves stay as they are.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from relqa_loss.demo import Restorer, load_photographs
+from relqa_loss.demo import load_photographs
 from relqa_loss.imageio import read_image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
@@ -42,8 +42,8 @@ def options(description: str | None) -> Options:
     return Options(given.photos, given.out, given.steps, given.every)
 
 
-class Noisy(Dataset[dict[str, Tensor]]):
-    """``count`` crops with noise on top; the same ones whenever they are asked for."""
+class Crops(Dataset[dict[str, Tensor]]):
+    """``count`` crops; the same ones whenever they are asked for."""
 
     def __init__(self, photos: list[Tensor], count: int, seed: int) -> None:
         self.photos, self.count, self.seed = photos, count, seed
@@ -60,13 +60,22 @@ class Noisy(Dataset[dict[str, Tensor]]):
             int(torch.randint(side - CROP + 1, (1,), generator=generator))
             for side in photo.shape[-2:]
         )
-        clean = photo[:, top : top + CROP, left : left + CROP]
+        return self.item(photo[:, top : top + CROP, left : left + CROP], generator)
+
+    def item(self, clean: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        return {"labels": clean}
+
+
+class Noisy(Crops):
+    """Crops with noise on top beside the clean ones."""
+
+    def item(self, clean: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         noise = NOISE * torch.randn(clean.shape, generator=generator)
         # The names are those that the Hugging Face Trainer takes for a model's arguments.
         return {"noisy": (clean + noise).clamp(0, 1), "labels": clean}
 
 
-def data(chosen: Options, batch: int) -> tuple[Noisy, Noisy]:
+def data(chosen: Options, batch: int, kind: type[Crops] = Noisy) -> tuple[Crops, Crops]:
     """Crops to train on, ``batch`` for each step, and 24 crops of other photographs."""
     if chosen.photos is None:
         found = load_photographs()
@@ -78,9 +87,4 @@ def data(chosen: Options, batch: int) -> tuple[Noisy, Noisy]:
             raise SystemExit(f"{chosen.photos} needs two photographs of {CROP} pixels or more")
         cut = max(1, len(photos) // 5)
         train, rest = photos[cut:], photos[:cut]
-    return Noisy(train, chosen.steps * batch, seed=0), Noisy(rest, 24, seed=1)
-
-
-def denoiser() -> Restorer:
-    torch.manual_seed(0)
-    return Restorer(width=24, blocks=2)
+    return kind(train, chosen.steps * batch, seed=0), kind(rest, 24, seed=1)

@@ -8,7 +8,8 @@ The lines that relqa_loss adds are marked with a plus.
 from __future__ import annotations
 
 import torch
-from _data import data, denoiser, options
+from _data import data, options
+from _networks import denoiser
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from transformers import EvalPrediction, Trainer, TrainingArguments
@@ -22,13 +23,11 @@ class Denoiser(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.net = denoiser()
-        self.pixels = nn.L1Loss()
-        self.relational = RelationalLoss(on_out_of_range="ignore", pixel_weight=0)  # +
+        self.criterion = RelationalLoss(on_out_of_range="ignore")  # +
 
     def forward(self, noisy: Tensor, labels: Tensor) -> dict[str, Tensor]:
         restored = self.net(noisy)
-        loss = self.pixels(restored, labels)
-        loss = loss + 0.1 * self.relational(restored, labels)  # +
+        loss = self.criterion(restored, labels)  # +
         return {"loss": loss, "restored": restored.clamp(0, 1)}
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import lightning.pytorch as pl
 import torch
-from _data import data, denoiser, options
+from _data import data, options
+from _networks import denoiser
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -25,14 +26,12 @@ class Denoiser(pl.LightningModule):
     def __init__(self, maps: MapLogger) -> None:
         super().__init__()
         self.net = denoiser()
-        self.pixels = torch.nn.L1Loss()
-        self.relational = RelationalLoss(on_out_of_range="ignore", pixel_weight=0)  # +
+        self.criterion = RelationalLoss(on_out_of_range="ignore")  # +
         self.maps = maps  # +
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         restored = self.net(batch["noisy"])
-        loss = self.pixels(restored, batch["labels"])
-        loss = loss + 0.1 * self.relational(restored, batch["labels"])  # +
+        loss = self.criterion(restored, batch["labels"])  # +
         self.log("train/loss", loss)
         return loss
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import time
 
 import torch
-from _data import data, denoiser, options
+from _data import data, options
+from _networks import denoiser
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
@@ -24,8 +25,7 @@ def main() -> None:
     train, validation = data(chosen, batch=8)
     model = denoiser()
     optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
-    pixels = torch.nn.L1Loss()
-    relational = RelationalLoss(on_out_of_range="ignore", pixel_weight=0)  # +
+    criterion = RelationalLoss(on_out_of_range="ignore")  # +
     writer = SummaryWriter(chosen.out / "logs")
     maps = MapLogger(writer, tag="val/maps")  # +
     selector = CheckpointSelector(chosen.out / "selection", veto={"ringing": 0.1})  # +
@@ -56,8 +56,7 @@ def main() -> None:
     validate(0)  # the baseline of the veto
     for step, batch in enumerate(DataLoader(train, batch_size=8), start=1):
         restored = model(batch["noisy"])
-        loss = pixels(restored, batch["labels"])
-        loss = loss + 0.1 * relational(restored, batch["labels"])  # +
+        loss = criterion(restored, batch["labels"])  # +
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
