@@ -17,6 +17,7 @@ from relqa_loss._inputs import (
     OnOutOfRange,
     Reduction,
     channel_factors,
+    check_factor,
     check_options,
     prepare_pair,
     prepare_triple,
@@ -33,6 +34,7 @@ from relqa_loss._preference import (
     preference,
     preference_values,
 )
+from relqa_loss._relational import PIXEL_WEIGHT, relational_values
 from relqa_loss._weighted import RELATIONAL_WEIGHT, Base, check_factors, weighted_values
 from relqa_loss.network._precision import full_precision
 from relqa_loss.network.model import ParityNetwork, Relation
@@ -124,8 +126,7 @@ def relational_distance(
 
     ``distance ≥ c · mean|preds − target| / data_range`` holds for every pair, with c the network's
     ``floor``; with ``weight``, for the mean weighted alike. Channel weights below 1 leave at least
-    a twentieth of c. It is what to report; :class:`~relqa_loss.RelationalLoss` is what to train
-    with.
+    a twentieth of c. It is what to report; :func:`relational_loss` is what to train with.
 
     Args:
         preds: As for :func:`relate`, and so are the other arguments.
@@ -159,6 +160,70 @@ def relational_distance(
     cells = prepare_weight(weight, reference)
     with full_precision(reference):
         values = distances(network, image, reference, factors, cells)
+    return reduce_batch(values, reduction)
+
+
+def relational_loss(
+    preds: Tensor,
+    target: Tensor,
+    *,
+    data_range: float = 1.0,
+    reduction: Reduction = "mean",
+    pixel_weight: float = PIXEL_WEIGHT,
+    weights: str | os.PathLike[str] = DEFAULT_WEIGHTS,
+    channel_weights: Mapping[str, float] | None = None,
+    weight: Tensor | None = None,
+    on_out_of_range: OnOutOfRange = "raise",
+) -> Tensor:
+    """What :class:`~relqa_loss.RelationalLoss` minimises, as a function.
+
+    ``distance + pixel_weight · mean|preds − target| / data_range``, with the distance of
+    :func:`relational_distance` but for errors that are a small displacement or a strong blur, which
+    count as their size says. The module, which holds its weights, calls less and compiles.
+
+    Args:
+        preds: As for :func:`relate`, and so are the other arguments.
+        target: The reference, of the same shape.
+        data_range: The value of white.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"``.
+        pixel_weight: Of the mean absolute error beside the distance, which sees values that
+            ``"clamp"`` would cut; 0 leaves the distance alone.
+        weights: Name or path.
+        channel_weights: Factors on channels' shares of the distance.
+        weight: N×1×H×W weights of the pixels, for both parts.
+        on_out_of_range: ``"raise"``, ``"clamp"`` or ``"ignore"``.
+
+    Returns:
+        A scalar ≥ 0, or N values for ``reduction="none"``.
+
+    Raises:
+        TypeError: As :func:`relate`, and for a ``pixel_weight`` that is not a number.
+        ValueError: As :func:`relate`, and for a ``pixel_weight`` that is negative or not finite.
+
+    Example:
+        >>> import torch
+        >>> from relqa_loss import relational_loss
+        >>> target = torch.rand(2, 3, 64, 64)
+        >>> preds = torch.rand(2, 3, 64, 64, requires_grad=True)
+        >>> relational_loss(preds, target).backward()
+        >>> preds.grad.shape, relational_loss(target, target)
+        (torch.Size([2, 3, 64, 64]), tensor(0.))
+    """
+    check_options(data_range, on_out_of_range, reduction)
+    check_factor("pixel_weight", pixel_weight)
+    network, image, reference = _prepare(preds, target, weights, data_range, on_out_of_range)
+    values = relational_values(
+        network,
+        preds,
+        target,
+        image,
+        reference,
+        data_range=data_range,
+        on_out_of_range=on_out_of_range,
+        factors=channel_tensor(channel_weights, network),
+        pixel_weight=pixel_weight,
+        weight=weight,
+    )
     return reduce_batch(values, reduction)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -14,29 +14,18 @@ from relqa_loss._inputs import (
     OnOutOfRange,
     Reduction,
     check_factor,
-    in_unit_range,
     prepare_image,
     prepare_triple,
     prepare_weight,
     reduce_batch,
 )
 from relqa_loss._pairs import encode_reference, relations
-from relqa_loss._parts import values_in_parts
 from relqa_loss._preference import check_preference, preference_values
-from relqa_loss._weighted import (
-    RELATIONAL_WEIGHT,
-    Base,
-    check_factors,
-    weighted_mean,
-    weighted_values,
-)
-from relqa_loss.network._lean import channel_error, mean_error
+from relqa_loss._relational import PIXEL_WEIGHT, relational_values, relational_values_of_encoded
+from relqa_loss._weighted import RELATIONAL_WEIGHT, Base, check_factors, weighted_values
 from relqa_loss.network._precision import full_precision
 from relqa_loss.network.model import Encoding, Relation
 from relqa_loss.network.pretrained import DEFAULT_WEIGHTS
-
-PIXEL_WEIGHT = 600.0
-"""Of the mean absolute error beside the distance, by default: measured in ``docs/recipes.md``."""
 
 
 class RelationalLoss(FrozenLoss):
@@ -112,52 +101,19 @@ class RelationalLoss(FrozenLoss):
     def forward(self, preds: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """The reduced loss of ``preds`` against ``target``."""
         image, reference = self._prepare(preds, target)
-        raw = self._unclamped(preds, image), self._unclamped(target, reference)
-        cells = prepare_weight(weight, image)
-
-        def values(image: Tensor, reference: Tensor, *others: Any) -> Tensor:
-            encoding = encode_reference(self.network, reference, structure=False)
-            return self._values(encoding, image, *others)
-
-        return self._reduced(values, image, reference, *raw, weight, cells)
-
-    def _values(
-        self,
-        encoding: Encoding,
-        image: Tensor,
-        raw: Tensor,
-        raw_reference: Tensor,
-        weight: Tensor | None,
-        cells: Tensor | None,
-    ) -> Tensor:
-        """Distance and pixel term of each image; the latter is of what clamping has not cut."""
-        if not self.pixel_weight:
-            return self.network.distance(encoding, image, self.factors, cells)
-        if self.factors is None and weight is None and self.on_out_of_range != "clamp":
-            values, error = self.network.distance_and_error(encoding, image)
-        else:
-            # First, so that its gradient comes last and is not in memory all the while.
-            error = (
-                mean_error(raw, raw_reference)
-                if weight is None
-                else weighted_mean(channel_error(raw, raw_reference), weight)
-            )
-            values = self.network.distance(encoding, image, self.factors, cells)
-        return values + self.pixel_weight * error
-
-    def _reduced(
-        self, values: Callable[..., Tensor], image: Tensor, *others: Tensor | None
-    ) -> Tensor:
-        """What ``values`` gives of each image, without autocast, joined as asked for."""
-        with full_precision(image):
-            found = values_in_parts(values, image, *others, maps=self.factors is not None)
-        return reduce_batch(found, self.reduction)
-
-    def _unclamped(self, given: Tensor, prepared: Tensor) -> Tensor:
-        """``prepared`` with what ``"clamp"`` has cut, which the pixel term counts."""
-        if self.on_out_of_range != "clamp":
-            return prepared
-        return in_unit_range(given, self.data_range, prepared.dtype).expand_as(prepared)
+        values = relational_values(
+            self.network,
+            preds,
+            target,
+            image,
+            reference,
+            data_range=self.data_range,
+            on_out_of_range=self.on_out_of_range,
+            factors=self.factors,
+            pixel_weight=self.pixel_weight,
+            weight=weight,
+        )
+        return reduce_batch(values, self.reduction)
 
     def relation(self, preds: Tensor, target: Tensor, weight: Tensor | None = None) -> Relation:
         """Maps, score and distance per image, without reduction.
@@ -232,15 +188,18 @@ class RelationalLoss(FrozenLoss):
                 f"the encoding is on {encoding.image.device}, preds are on {image.device}: encode "
                 "the reference where the images are"
             )
-        raw = self._unclamped(preds, image)
-        cells = prepare_weight(weight, image)
-
-        def values(image: Tensor, raw: Tensor, weight: Any, cells: Any, *encoded: Tensor) -> Tensor:
-            reference, *features = encoded
-            encoding = Encoding(reference, tuple(features))
-            return self._values(encoding, image, raw, reference.expand_as(raw), weight, cells)
-
-        return self._reduced(values, image, raw, weight, cells, encoding.image, *encoding.features)
+        values = relational_values_of_encoded(
+            self.network,
+            encoding,
+            preds,
+            image,
+            data_range=self.data_range,
+            on_out_of_range=self.on_out_of_range,
+            factors=self.factors,
+            pixel_weight=self.pixel_weight,
+            weight=weight,
+        )
+        return reduce_batch(values, self.reduction)
 
     def _options(self) -> str:
         return f"pixel_weight={self.pixel_weight:g}, {super()._options()}"

@@ -25,6 +25,7 @@ from relqa_loss import (
     load_pretrained,
     relate,
     relational_distance,
+    relational_loss,
     relational_score,
     spatial_map_weighted_loss,
 )
@@ -32,7 +33,7 @@ from relqa_loss.metrics import RelationalDistance
 from relqa_loss.network import find_weights, shared
 from relqa_loss.network.pretrained import WeightsRecord, load_record
 
-REDUCED = (relational_distance, relational_score, spatial_map_weighted_loss)
+REDUCED = (relational_distance, relational_loss, relational_score, spatial_map_weighted_loss)
 
 
 @pytest.fixture
@@ -298,6 +299,43 @@ def test_functions_equal_modules(pair: tuple[Tensor, Tensor], structureless: Pat
         spatial_map_weighted_loss(*pair, channel_weights=weights, weight=mask),
         SpatialMapWeightedLoss(channel_weights=weights)(*pair, mask),
     )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"pixel_weight": 0.0},
+        {"pixel_weight": 30.0, "channel_weights": {"noise": 0.5}, "reduction": "none"},
+        {"weights": "relqa-nano", "reduction": "sum"},
+        {"on_out_of_range": "clamp"},
+        {"data_range": 2.0},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_function_of_the_loss_equals_the_module(
+    options: dict[str, Any], masked: bool, pair: tuple[Tensor, Tensor]
+) -> None:
+    preds, target = pair
+    if options.get("on_out_of_range") == "clamp":
+        preds = 1.5 * preds
+    mask = torch.rand(3, 1, 45, 61) if masked else None
+    leaves = [preds.clone().requires_grad_() for _ in range(2)]
+    found = relational_loss(leaves[0], target, weight=mask, **options)
+    expected = RelationalLoss(**options)(leaves[1], target, mask)
+    assert torch.equal(found, expected)
+    for value in (found, expected):
+        value.sum().backward()
+    assert torch.equal(leaves[0].grad, leaves[1].grad)
+
+
+def test_the_loss_has_its_pixel_term_unless_told_otherwise(pair: tuple[Tensor, Tensor]) -> None:
+    alone, error = relational_loss(*pair, pixel_weight=0), (pair[0] - pair[1]).abs().mean()
+    torch.testing.assert_close(relational_loss(*pair), alone + 600 * error)
+    for wrong in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match="pixel_weight"):
+            relational_loss(*pair, pixel_weight=wrong)
 
 
 def test_gradient_reaches_both_images(pair: tuple[Tensor, Tensor]) -> None:

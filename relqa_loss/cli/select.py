@@ -330,7 +330,7 @@ def _table_of(
 
 
 def _value(row: Row, metric: str) -> float:
-    from relqa_loss.losses import PIXEL_WEIGHT
+    from relqa_loss._relational import PIXEL_WEIGHT
 
     if metric == "loss":
         return row.distance + PIXEL_WEIGHT * row.pixel_error

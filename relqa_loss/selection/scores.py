@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from relqa_loss._inputs import OnOutOfRange, channel_factors, check_options, described
+from relqa_loss._relational import PIXEL_WEIGHT
 from relqa_loss.functional import maps_and_distance, relate, relational_distance
-from relqa_loss.losses import PIXEL_WEIGHT
 from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, find_weights
 
 Keys = Sequence[object] | Tensor

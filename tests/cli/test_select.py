@@ -17,11 +17,11 @@ import torch
 from PIL import Image
 
 from relqa_loss import CHANNELS
+from relqa_loss._relational import PIXEL_WEIGHT
 from relqa_loss.cli import select
 from relqa_loss.cli.main import main
 from relqa_loss.functional import distortion_maps, relational_distance
 from relqa_loss.imageio import read_image
-from relqa_loss.losses import PIXEL_WEIGHT
 from relqa_loss.selection import comparison
 from relqa_loss.selection.folders import Job, Measure, PoolMeasure, name_folders, natural_key
 
