@@ -4,6 +4,7 @@ from relqa_loss._version import __version__
 from relqa_loss.channels import CHANNELS
 from relqa_loss.functional import (
     distortion_maps,
+    distortion_profile,
     preference_loss,
     relate,
     relational_distance,
@@ -23,6 +24,7 @@ __all__ = [
     "SpatialMapWeightedLoss",
     "__version__",
     "distortion_maps",
+    "distortion_profile",
     "load_pretrained",
     "preference_loss",
     "relate",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -328,6 +328,66 @@ def distortion_maps(
     if reduction == "none":
         return found
     return found.mean(0) if reduction == "mean" else found.sum(0)
+
+
+def distortion_profile(
+    preds: Tensor,
+    target: Tensor,
+    *,
+    data_range: float = 1.0,
+    reduction: Reduction = "mean",
+    weights: str | os.PathLike[str] = DEFAULT_WEIGHTS,
+    on_out_of_range: OnOutOfRange = "raise",
+) -> dict[str, Tensor]:
+    """Mean signed and mean absolute map per channel: what kind of errors images have.
+
+    Signed means cancel between places and images, absolute means do not. Of a data set,
+    :class:`~relqa_loss.metrics.DistortionProfile` gives the same.
+
+    Args:
+        preds: As for :func:`relate`, and so are the other arguments.
+        target: The reference, of the same shape.
+        data_range: The value of white.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"``.
+        weights: Name or path.
+        on_out_of_range: ``"raise"``, ``"clamp"`` or ``"ignore"``.
+
+    Returns:
+        Under ``"<channel>_signed"`` and ``"<channel>_absolute"`` a scalar each, or N values for
+        ``reduction="none"``.
+
+    Raises:
+        TypeError: As :func:`relate`.
+        ValueError: As :func:`relate`.
+
+    Example:
+        >>> import torch
+        >>> from relqa_loss import distortion_profile
+        >>> target = torch.rand(2, 3, 64, 64)
+        >>> profile = distortion_profile(0.5 * target, target)
+        >>> bool(profile["luminance_signed"] < 0 < profile["luminance_absolute"])
+        True
+    """
+    check_options(data_range, on_out_of_range, reduction)
+    network, image, reference = _prepare(preds, target, weights, data_range, on_out_of_range)
+    with full_precision(reference):
+        found = maps(network, image, reference)
+    signed, absolute = (
+        [reduce_batch(values, reduction) for values in each.mean((2, 3)).unbind(1)]
+        for each in (found, found.abs())
+    )
+    return named_profile(network.channels, signed, absolute)
+
+
+def named_profile(
+    channels: Sequence[str], signed: Iterable[Tensor], absolute: Iterable[Tensor]
+) -> dict[str, Tensor]:
+    """The entries of a profile, under the names that loggers show."""
+    return {
+        f"{channel}_{kind}": value
+        for kind, values in (("signed", signed), ("absolute", absolute))
+        for channel, value in zip(channels, values, strict=True)
+    }
 
 
 def spatial_map_weighted_loss(

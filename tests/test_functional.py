@@ -21,6 +21,7 @@ from relqa_loss import (
     RelationalLoss,
     SpatialMapWeightedLoss,
     distortion_maps,
+    distortion_profile,
     functional,
     load_pretrained,
     relate,
@@ -29,7 +30,7 @@ from relqa_loss import (
     relational_score,
     spatial_map_weighted_loss,
 )
-from relqa_loss.metrics import RelationalDistance
+from relqa_loss.metrics import DistortionProfile, RelationalDistance
 from relqa_loss.network import find_weights, shared
 from relqa_loss.network.pretrained import WeightsRecord, load_record
 
@@ -130,7 +131,7 @@ def test_the_weighted_score_is_that_of_the_weighted_place() -> None:
     assert relational_score(preds, target, weight=~left) > 0
 
 
-@pytest.mark.parametrize("function", [*REDUCED, distortion_maps, relate])
+@pytest.mark.parametrize("function", [*REDUCED, distortion_maps, distortion_profile, relate])
 def test_autocast_changes_nothing(function: object, pair: tuple[Tensor, Tensor]) -> None:
     plain = function(*pair)  # type: ignore[operator]
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -138,7 +139,7 @@ def test_autocast_changes_nothing(function: object, pair: tuple[Tensor, Tensor])
     torch.testing.assert_close(mixed, plain, atol=0, rtol=0)
 
 
-@pytest.mark.parametrize("function", [*REDUCED, distortion_maps])
+@pytest.mark.parametrize("function", [*REDUCED, distortion_maps, distortion_profile])
 def test_wrong_options_are_refused(function: object, pair: tuple[Tensor, Tensor]) -> None:
     with pytest.raises(ValueError, match="reduction"):
         function(*pair, reduction="avg")  # type: ignore[operator]
@@ -152,7 +153,7 @@ def test_wrong_options_are_refused(function: object, pair: tuple[Tensor, Tensor]
         function(1.0, pair[1])  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("function", [*REDUCED, distortion_maps])
+@pytest.mark.parametrize("function", [*REDUCED, distortion_maps, distortion_profile])
 def test_the_range_only_scales(function: object, pair: tuple[Tensor, Tensor]) -> None:
     byte = [(255 * image).round().to(torch.uint8) for image in pair]
     unit = [image.float() / 255 for image in byte]
@@ -186,6 +187,21 @@ def test_sizes_and_reductions_of_maps(pair: tuple[Tensor, Tensor]) -> None:
     torch.testing.assert_close(distortion_maps(*pair, reduction="sum"), grid.sum(0))
     with pytest.raises(ValueError, match="size must be"):
         distortion_maps(*pair, size="full")  # type: ignore[arg-type]
+
+
+def test_the_profile_is_the_mean_of_the_maps_as_the_metric_gives_it(
+    pair: tuple[Tensor, Tensor],
+) -> None:
+    maps, profile = distortion_maps(*pair), distortion_profile(*pair)
+    torch.testing.assert_close(profile, DistortionProfile()(*pair))
+    each = distortion_profile(*pair, reduction="none")
+    total = distortion_profile(*pair, reduction="sum")
+    for k, channel in enumerate(CHANNELS):
+        for kind, values in (("signed", maps[:, k]), ("absolute", maps[:, k].abs())):
+            name = f"{channel}_{kind}"
+            torch.testing.assert_close(each[name], values.mean((1, 2)))
+            torch.testing.assert_close(profile[name], each[name].mean())
+            torch.testing.assert_close(total[name], each[name].sum())
 
 
 def test_channel_weights_steer_the_distance(pair: tuple[Tensor, Tensor]) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from relqa_loss._inputs import OnOutOfRange
-from relqa_loss.functional import relate
+from relqa_loss.functional import named_profile, relate
 from relqa_loss.metrics._base import SummedMetric
 from relqa_loss.network.pretrained import DEFAULT_WEIGHTS
 
@@ -184,12 +184,8 @@ class DistortionProfile(_RelationalMetric):
 
     def compute(self) -> dict[str, Tensor]:
         """Two scalars per channel, float32."""
-        parts = {"signed": self.signed_sum, "absolute": self.absolute_sum}
-        return {
-            f"{channel}_{kind}": value
-            for kind, sums in parts.items()
-            for channel, value in zip(self.channels, self._result(sums).unbind(), strict=True)
-        }
+        signed, absolute = self._result(self.signed_sum), self._result(self.absolute_sum)
+        return named_profile(self.channels, signed.unbind(), absolute.unbind())
 
     def plot(self, val: Mapping[str, Tensor] | None = None, ax: Any = None) -> Any:
         """Signed bars per channel, each on a paler bar from −absolute to +absolute.
