@@ -39,11 +39,18 @@ def distances(
     reference: Tensor,
     factors: Tensor | None,
     cells: Tensor | None,
+    *,
+    structure: bool = True,
 ) -> Tensor:
-    """The distances of :func:`relations` alone."""
+    """The distances of :func:`relations` alone.
+
+    Without ``structure``, those that a loss minimises, see
+    :meth:`~relqa_loss.network.ParityNetwork.encode`.
+    """
 
     def values(image: Tensor, reference: Tensor, cells: Tensor | None) -> Tensor:
-        return network.distance(encode_reference(network, reference), image, factors, cells)
+        encoded = encode_reference(network, reference, structure=structure)
+        return network.distance(encoded, image, factors, cells)
 
     return values_in_parts(values, image, reference, cells, maps=factors is not None)
 
@@ -59,8 +66,7 @@ def maps_and_distances(
 ) -> tuple[Tensor, Tensor]:
     """What :func:`relations` gives but for the scores, which cost a second distance.
 
-    Without ``structure``, distances are those that a loss minimises, see
-    :meth:`~relqa_loss.network.ParityNetwork.encode`.
+    ``structure`` is as for :func:`distances`.
     """
 
     def values(image: Tensor, reference: Tensor, cells: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relqa_loss._inputs import check_factor, keepable, prepare_weight, upsample_maps
-from relqa_loss._pairs import maps, maps_and_distances
+from relqa_loss._pairs import distances, maps, maps_and_distances
 from relqa_loss.network._precision import full_precision
 from relqa_loss.network.model import ParityNetwork
 
@@ -78,15 +78,16 @@ def weighted_values(
         error = error.to(image.dtype).mean(1, keepdim=True)
         distance: Tensor | None = None
         if map_gain or relational_weight:
-            # Constant maps and no distance: nothing to differentiate.
-            wanted = torch.is_grad_enabled() and (True if relational_weight else not detach_maps)
-            with torch.set_grad_enabled(wanted):
-                if relational_weight:
-                    found, distance = maps_and_distances(
-                        network, image, reference, factors, cells, structure=False
-                    )
-                else:
+            if relational_weight and (factors is not None or not detach_maps):
+                found, distance = maps_and_distances(
+                    network, image, reference, factors, cells, structure=False
+                )
+            else:
+                # Constant maps need nothing kept for a gradient, which is most of the memory.
+                with torch.set_grad_enabled(torch.is_grad_enabled() and not detach_maps):
                     found = maps(network, image, reference)
+                if relational_weight:
+                    distance = distances(network, image, reference, None, cells, structure=False)
             if detach_maps:
                 found = found.detach()
             if factors is not None:

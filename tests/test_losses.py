@@ -149,6 +149,32 @@ def test_detached_maps_are_constants() -> None:
     torch.testing.assert_close(default, grad + RELATIONAL_WEIGHT * distance)
 
 
+def test_constant_maps_keep_nothing_for_a_gradient() -> None:
+    preds, target = pair()
+    preds.requires_grad_()
+
+    def kept(loss: Loss) -> int:
+        sizes: dict[int, int] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            sizes[tensor.data_ptr()] = tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss(preds, target)
+        return sum(sizes.values())
+
+    flowing, detached, distance = (
+        kept(loss)
+        for loss in (
+            SpatialMapWeightedLoss(detach_maps=False),
+            SpatialMapWeightedLoss(),
+            RelationalLoss(pixel_weight=0),
+        )
+    )
+    assert detached - distance < 0.2 * (flowing - distance)
+
+
 def test_clamped_values_keep_the_gradient_of_the_base() -> None:
     preds, target = pair()
     preds[:, :, :8] += 2
