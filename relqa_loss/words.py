@@ -84,7 +84,8 @@ def describe(
         >>> describe(maps)
         'smoother by 0.42 (texture or noise removed) in the upper left, sharper by 0.31'
     """
-    if maps.dim() == 3 and not bool(maps.any()):
+    _check_shapes(maps, reference, channels)
+    if not bool(maps.any()):
         return IDENTICAL
     if not bool(maps.isfinite().all()):
         return NOT_A_NUMBER
@@ -112,13 +113,7 @@ def changes(
     Raises:
         ValueError: For other shapes, or maps that are not finite.
     """
-    if maps.dim() != 3 or maps.shape[0] != len(channels):
-        raise ValueError(
-            f"maps must be {len(channels)}×h×w, one per channel, got shape {tuple(maps.shape)}; "
-            "index a batch first"
-        )
-    if reference is not None and (reference.dim() != 3 or reference.shape[0] != 3):
-        raise ValueError(f"the reference must be 3×H×W, got shape {tuple(reference.shape)}")
+    _check_shapes(maps, reference, channels)
     maps = maps.detach().float().cpu()
     if not bool(maps.isfinite().all()):
         raise ValueError("maps must be finite: an image that they are of contains NaN or infinity")
@@ -138,6 +133,16 @@ def changes(
     kept = [change for change in found if change is not None]
     kept.sort(key=lambda change: -abs(change.amount))
     return kept[:most]
+
+
+def _check_shapes(maps: Tensor, reference: Tensor | None, channels: Sequence[str]) -> None:
+    if maps.dim() != 3 or maps.shape[0] != len(channels):
+        raise ValueError(
+            f"maps must be {len(channels)}×h×w, one per channel, got shape {tuple(maps.shape)}; "
+            "index a batch first"
+        )
+    if reference is not None and (reference.dim() != 3 or reference.shape[0] != 3):
+        raise ValueError(f"the reference must be 3×H×W, got shape {tuple(reference.shape)}")
 
 
 def _locate(

@@ -185,8 +185,9 @@ def test_unknown_channels_have_words() -> None:
 def test_shapes_are_checked() -> None:
     with pytest.raises(ValueError, match="index a batch first"):
         describe(torch.zeros(1, len(CHANNELS), 8, 8))
-    with pytest.raises(ValueError, match="one per channel"):
-        describe(torch.ones(3, 8, 8))
+    for value in (1.0, 0.0, float("nan")):  # whatever there is to say of other maps
+        with pytest.raises(ValueError, match="one per channel"):
+            describe(torch.full((3, 8, 8), value))
     with pytest.raises(ValueError, match="one per channel"):
         describe(torch.ones(len(CHANNELS), 1, 8, 8))
     for shape in ((1, 32, 32), (1, 3, 32, 32), (3, 3, 32, 32)):
