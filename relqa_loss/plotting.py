@@ -97,7 +97,8 @@ def colourise(values: Tensor, limit: float, colours: Sequence[str] = DIVERGING) 
         raise ValueError(f"values must be h×w, got shape {tuple(values.shape)}")
     if not limit > 0:
         raise ValueError(f"limit must be positive, got {limit}")
-    table = torch.tensor([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in colours])
+    levels = [[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in colours]
+    table = torch.tensor(levels, device="cpu", dtype=torch.float32)
     position = (values.detach().float().cpu() / limit).clamp(-1, 1).nan_to_num(0.0)
     position = (position + 1) / 2 * (len(colours) - 1)
     lower = position.floor().clamp(max=len(colours) - 2)

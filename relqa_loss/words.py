@@ -174,8 +174,10 @@ def _locate(
 
 def _places(height: int, width: int) -> dict[str, Tensor]:
     """Named parts of the image as h×w masks of zeros and ones."""
-    rows = torch.linspace(-1, 1, height)[:, None].expand(height, width)
-    columns = torch.linspace(-1, 1, width)[None].expand(height, width)
+    # Where the maps are by now, whatever the default device.
+    rows, columns = (torch.linspace(-1, 1, side, device="cpu") for side in (height, width))
+    rows = rows[:, None].expand(height, width)
+    columns = columns[None].expand(height, width)
     upper, lower, left, right = rows <= 0, rows >= 0, columns <= 0, columns >= 0
     masks = {
         "in the upper half": upper,

@@ -97,6 +97,12 @@ def test_values_outside_the_range_and_graphs_are_no_obstacle(pair: tuple[Tensor,
     assert np.array_equal(picture, expected((clipped, pair[1])))
 
 
+def test_the_default_device_does_not_matter(pair: tuple[Tensor, Tensor]) -> None:
+    picture = expected(pair)
+    with torch.device("meta"):
+        assert np.array_equal(expected(pair), picture)
+
+
 def test_weights_with_channels_of_their_own(pair: tuple[Tensor, Tensor], tmp_path: Path) -> None:
     config = NetworkConfig(channels=("sharpness", "moire"))
     save_weights(ParityNetwork(config), tmp_path / "own.safetensors", config, {})

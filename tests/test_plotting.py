@@ -179,6 +179,8 @@ def test_colours_lie_between_those_of_the_scale() -> None:
     torch.testing.assert_close(rough, found, rtol=0, atol=5e-3)
     unknown = colourise(torch.full((1, 1), torch.nan), 0.3)
     assert torch.equal(unknown, colourise(torch.zeros(1, 1), 0.3))
+    with torch.device("meta"):
+        assert torch.equal(colourise((0.3 * values)[None], 0.3), found)
 
 
 def test_limit() -> None:
