@@ -50,10 +50,10 @@ class RelationalLoss(FrozenLoss):
             ``{"noise": 2.0, "ringing": 0.5}``; 1 for those not named.
         pixel_weight: Weight of the mean absolute error beside the distance. It sees values that
             ``"clamp"`` would cut, so that these keep a gradient.
-        on_out_of_range: ``"raise"`` (one synchronisation with the GPU per call), ``"clamp"`` (no
-            gradient outside the range) or ``"ignore"`` (for networks with unbounded output).
-            Values are not checked while compiling, exporting or capturing a CUDA graph, nor under
-            ``vmap``.
+        on_out_of_range: ``"raise"`` (one synchronisation with the GPU per call), ``"clamp"`` (the
+            distance has no gradient outside the range) or ``"ignore"`` (for networks with
+            unbounded output). Values are not checked while compiling, exporting or capturing a
+            CUDA graph, nor under ``vmap``.
         weights: Name of shipped weights, or path of a ``.safetensors`` file.
 
     Shape:

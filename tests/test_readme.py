@@ -9,9 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
@@ -72,6 +74,21 @@ def test_there_is_something_to_test() -> None:
 def test_snippets_run(code: str, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
     exec(compile(code, "<documentation>", "exec"), {"__name__": "snippet"})
+
+
+class _Overshooting(torch.nn.Conv2d):
+    """All of whose outputs are above white."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images) + 2
+
+
+def test_the_first_network_learns_from_what_overshoots() -> None:
+    """As the recipes have it; what is clamped before the loss has no gradient."""
+    code = _blocks(ROOT / "README.md", "python")[0]
+    names: dict[str, Any] = {"__name__": "snippet", "Overshooting": _Overshooting}
+    exec(compile(code.replace("torch.nn.Conv2d", "Overshooting"), "<README>", "exec"), names)
+    assert bool((names["network"].bias.grad > 0).all())
 
 
 class _Peer(torch.nn.Module):
