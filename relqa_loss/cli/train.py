@@ -85,7 +85,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--floor", type=float, default=None, help="least pixel weight")
+    parser.add_argument(
+        "--floor", type=float, default=None, help="weight of the plain error in the distance"
+    )
     parser.add_argument("--validate-every", type=int, default=250, help="steps")
     parser.add_argument("--exclude", nargs="*", default=[], help="operators not to train on")
     parser.add_argument(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, get_args
@@ -95,6 +96,10 @@ class TrainConfig:
         for name in ("steps", "sets", "batch", "validate_every", "validation_sets"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.rate < math.inf:
+            raise ValueError(f"rate must be positive and finite, got {self.rate}")
+        if not 0 <= self.average < 1:
+            raise ValueError(f"average must be from 0 to below 1, got {self.average}")
         if not -(1 << 31) <= self.seed < 1 << 32:
             # With the number of a set behind it, the set's own seed has 64 bits.
             raise ValueError(f"seed must be from {-(1 << 31)} to {(1 << 32) - 1}, got {self.seed}")
@@ -108,9 +113,10 @@ class TrainConfig:
             raise ValueError("two_outputs teaches the direction, and learn is 'distance'")
         for kind in ("unjudged", "fact"):
             sets, batch = getattr(self, f"{kind}_sets"), getattr(self, f"{kind}_batch")
-            if (sets > 0) != (batch > 0):
+            if sets < 0 or batch < 0 or (sets > 0) != (batch > 0):
                 raise ValueError(
-                    f"{kind}_sets and {kind}_batch go together, got {sets} and {batch}"
+                    f"{kind}_sets and {kind}_batch go together, both positive or both 0, got "
+                    f"{sets} and {batch}"
                 )
 
     def to_dict(self) -> dict[str, Any]:
