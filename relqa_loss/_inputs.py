@@ -335,4 +335,7 @@ def _advice(low: float, high: float) -> str:
         depths = [bits for bits in (10, 12, 16) if high < 2**bits]
         whites = " / ".join(f"data_range={2**bits - 1}" for bits in depths)
         return f"for {' / '.join(map(str, depths))}-bit images, pass {whites}"
-    return 'pass the right data_range, or on_out_of_range="clamp" (or "ignore") for an overshoot'
+    return (
+        'pass the right data_range, or for an overshoot on_out_of_range="ignore" to train, "clamp" '
+        "to measure"
+    )

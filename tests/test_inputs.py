@@ -136,12 +136,12 @@ def test_only_tensors_are_taken() -> None:
         (0.0, 1.01, 1.0, 'from 0 to 1.01: .*"clamp"'),
         (-0.01, 1.0, 1.0, 'from -0.01 to 1: .*"clamp"'),
         # Neither of images in [-1, 1] nor of images with more levels.
-        (-0.4, 1.0, 1.0, 'from -0.4 to 1: pass the right data_range, or .*"clamp"'),
-        (-1.0, 1.5, 1.0, 'from -1 to 1.5: pass the right data_range, or .*"clamp"'),
-        (-2.0, 1.0, 1.0, 'from -2 to 1: pass the right data_range, or .*"clamp"'),
-        (0.0, 2.0, 1.0, 'from 0 to 2: pass the right data_range, or .*"clamp"'),
-        (-9.0, 255.0, 1.0, 'from -9 to 255: pass the right data_range, or .*"clamp"'),
-        (0.0, 1e6, 1.0, r'from 0 to 1e\+06: pass the right data_range, or .*"clamp"'),
+        (-0.4, 1.0, 1.0, 'from -0.4 to 1: pass the right data_range, or .*"ignore" to train'),
+        (-1.0, 1.5, 1.0, 'from -1 to 1.5: pass the right data_range, or .*"ignore" to train'),
+        (-2.0, 1.0, 1.0, 'from -2 to 1: pass the right data_range, or .*"ignore" to train'),
+        (0.0, 2.0, 1.0, 'from 0 to 2: pass the right data_range, or .*"ignore" to train'),
+        (-9.0, 255.0, 1.0, 'from -9 to 255: pass the right data_range, or .*"ignore" to train'),
+        (0.0, 1e6, 1.0, r'from 0 to 1e\+06: pass the right data_range, or .*"ignore" to train'),
     ],
 )
 @pytest.mark.parametrize("place", ["preds", "target"])
