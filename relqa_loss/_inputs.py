@@ -316,8 +316,10 @@ def _check_range(images: Mapping[str, Tensor], data_range: float) -> None:
     extremes = [extreme for image in plain for extreme in image.aminmax()]
     values = [float(value) for value in torch.stack(extremes).tolist()]  # one synchronisation
     for name, low, high in zip(images, values[::2], values[1::2], strict=True):
-        if math.isnan(low) or math.isnan(high):
-            raise ValueError(f"{name} contains NaN: the model that made it has diverged")
+        if not (math.isfinite(low) and math.isfinite(high)):
+            # Of NaN, both are.
+            what = "NaN" if math.isnan(low) else "infinity"
+            raise ValueError(f"{name} contains {what}: the model that made it has diverged")
         if low < -_SLACK or high > 1 + _SLACK:
             raise ValueError(
                 f"{name} must lie in [0, {data_range:g}], got values from {low * data_range:g} to "
