@@ -96,7 +96,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="leave out the held-out operators (for measuring, not for shipping)",
     )
     parser.add_argument("--initial", help="weights to start from (name or path)")
-    parser.add_argument("--minutes", type=float, help="stop after this long; go on with --resume")
+    parser.add_argument(
+        "--minutes", type=float, help="stop after training for this long; go on with --resume"
+    )
     parser.add_argument("--resume", action="store_true", help="continue the run that writes --out")
     parser.add_argument("--pool-folder", type=Path, default=Path("runs/pool"))
     parser.add_argument("--workers", type=int, default=2, help="processes that fill the pool")

@@ -95,7 +95,8 @@ def train(
         config: Settings.
         pool_folder: Where pools of ranked sets are kept and found again.
         workers: Processes that fill the pool.
-        minutes: Stop after this long, with a checkpoint to resume from.
+        minutes: Stop after training for this long, pools that had to be made not counted, with a
+            checkpoint to resume from.
         resume: Continue from the checkpoint beside ``out``, exactly.
         initial: Weights to start from instead of random ones: a shipped name, or the path of a
             ``.safetensors`` file with its manifest beside it.
