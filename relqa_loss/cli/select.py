@@ -180,6 +180,8 @@ def run(arguments: argparse.Namespace) -> int:
         confidence=arguments.confidence,
     )
     document = _document(arguments, comparison, table, folders, failures, record.version, veto)
+    # One of an earlier run may recommend another candidate, and --no-report would leave it.
+    (out / _REPORT).unlink(missing_ok=True)
     write_atomically(out / _RESULT, (json.dumps(document, indent=1) + "\n").encode())
     _say_failures(failures)
     sys.stdout.write(_text(comparison))
@@ -385,6 +387,7 @@ def _document(
         "veto": veto,
         "baseline": comparison.baseline,
         "confidence": arguments.confidence,
+        "coverage": arguments.coverage,
         "images": comparison.images,
         "recommended": comparison.recommended,
         "reason": comparison.reason,

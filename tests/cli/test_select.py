@@ -107,6 +107,16 @@ def test_ranking_profile_and_reason(run: Path, weights: str, capsys) -> None:  #
     assert not (run / "out" / "report.html").exists()
 
 
+def test_a_report_is_of_the_selection_beside_it(run: Path, weights: str) -> None:
+    report = run / "out" / "report.html"
+    _, document = choose(run, weights)
+    assert report.exists()
+    assert document["coverage"] == 0.9
+    _, document = choose(run, weights, "--resume", "--no-report", "--metric", "score")
+    assert document["metric"] == "score"
+    assert not report.exists()
+
+
 def test_distances_are_taken_from_the_same_rows(run: Path, weights: str) -> None:
     choose(run, weights, "--no-report")
     rows = (run / "out/scores.jsonl").read_text("utf-8")
