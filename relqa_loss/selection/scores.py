@@ -32,7 +32,8 @@ class ImageScores:
         data_range: The value of white.
         weights: Name of shipped weights, or path of a ``.safetensors`` file.
         channel_weights: Factors on channels' shares of the distance.
-        on_out_of_range: ``"raise"``, ``"clamp"`` or ``"ignore"``.
+        on_out_of_range: ``"raise"``, ``"clamp"`` or ``"ignore"``. The pixel term sees what
+            ``"clamp"`` would cut, as in the loss: clamp outputs to score them as they are saved.
         maps: Whether to measure mean signed maps as well. Vetoes need them; they cost several
             times the distance, and validation without them is cheaper by as much.
 
