@@ -9,8 +9,24 @@ from typing import Any, get_args
 
 import numpy as np
 
+from relqa_loss._numbers import whole_number
 from relqa_loss.network.config import NetworkConfig
 from relqa_loss.training.objectives import Learn, ObjectiveWeights, RankBy
+
+_WHOLE = (
+    "steps",
+    "sets",
+    "batch",
+    "unjudged_sets",
+    "unjudged_batch",
+    "fact_sets",
+    "fact_batch",
+    "crop",
+    "window",
+    "seed",
+    "validate_every",
+    "validation_sets",
+)
 
 
 @dataclass(frozen=True)
@@ -48,6 +64,13 @@ class TrainConfig:
             :data:`relqa_loss.training.split.HELD_OUT` (a run for measuring, not for shipping).
         average: Decay of the exponential moving average of the weights, which is what ships.
         validate_every: Steps between validations and checkpoints.
+        validation_sets: Ranked sets to validate on.
+        network: What is trained.
+        objective: Weights of the terms.
+
+    Raises:
+        TypeError: For fractions where numbers are whole.
+        ValueError: For numbers out of range, unknown choices, or options that exclude each other.
     """
 
     steps: int = 6000
@@ -79,6 +102,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for each in fields(self):
             object.__setattr__(self, each.name, _plain(getattr(self, each.name)))
+        for name in _WHOLE:  # a fraction would show after the pool is made
+            whole_number(name, getattr(self, name))
         if self.crop % 16 or self.crop < 64:
             raise ValueError(f"crop must be a multiple of 16 and at least 64, got {self.crop}")
         if self.window % 16 or not 32 <= self.window <= self.crop:

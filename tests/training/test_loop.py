@@ -476,6 +476,12 @@ def test_impossible_settings_are_refused(change: dict[str, object]) -> None:
         replace(CONFIG, **change)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", ["steps", "batch", "fact_sets", "seed"])
+def test_fractions_are_refused_where_numbers_are_whole(name: str) -> None:
+    with pytest.raises(TypeError, match=f"{name} must be an integer, got 32.0"):
+        replace(CONFIG, **{name: 32.0})  # type: ignore[arg-type]
+
+
 def test_shares_may_leave_no_set_as_it_is() -> None:
     config = replace(CONFIG, luma_share=0.5, grey_share=0.5)
     assert config.luma_share + config.grey_share == 1
