@@ -123,7 +123,9 @@ class FrozenLoss(nn.Module):
 
     def _measure_weights(self) -> float:
         """One number of all weights: another one, and they are others."""
-        return float(sum(each.detach().cpu().double().abs().sum() for each in self.buffers()))
+        # Of the network, not of all that is in here: a base of the user's may have buffers, too.
+        weights = self.network.buffers()
+        return float(sum(each.detach().cpu().double().abs().sum() for each in weights))
 
     def _check_network(self, image: Tensor) -> None:
         dtype = self.network.scale.dtype

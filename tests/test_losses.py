@@ -175,6 +175,25 @@ def test_constant_maps_keep_nothing_for_a_gradient() -> None:
     assert detached - distance < 0.2 * (flowing - distance)
 
 
+class _Weighted(nn.Module):
+    """A base with a buffer of its own, as one with filters has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("shares", torch.tensor([3.0, 2.0, 1.0]).view(1, 3, 1, 1))
+
+    def forward(self, preds: Tensor, target: Tensor) -> Tensor:
+        return self.get_buffer("shares") * (preds - target).abs()
+
+
+def test_a_base_with_buffers_moves_with_the_loss() -> None:
+    preds, target = pair()
+    loss = SpatialMapWeightedLoss(base=_Weighted())
+    before = loss(preds, target)
+    found = loss.double()(preds.double(), target.double())
+    torch.testing.assert_close(found.float(), before)
+
+
 def test_clamped_values_keep_the_gradient_of_the_base() -> None:
     preds, target = pair()
     preds[:, :, :8] += 2
