@@ -33,6 +33,7 @@ from relqa_loss import (
 from relqa_loss.metrics import DistortionProfile, RelationalDistance
 from relqa_loss.network import find_weights, shared
 from relqa_loss.network.pretrained import WeightsRecord, load_record
+from relqa_loss.selection import ImageScores
 
 REDUCED = (relational_distance, relational_loss, relational_score, spatial_map_weighted_loss)
 
@@ -485,13 +486,17 @@ def test_a_file_that_is_written_anew_is_read_anew(
         assert torch.equal(relational_distance(*pair, weights=path), expected)
         metric = RelationalDistance(weights=path)
         metric.update(*pair)
-        seen.append((metric, expected, find_weights(path)))
-    (first, distance, old), _ = seen
+        scores = ImageScores("distance", weights=path)
+        seen.append((metric, expected, find_weights(path), scores))
+    (first, distance, old, scores), _ = seen
     # The metric that knows the older one goes on with it, and so does its version.
     first.update(*pair)
     torch.testing.assert_close(first.compute(), distance)
     assert first.compute() > 1.05 * seen[1][1]
     assert first.version.startswith(old.version)
+    for each in (scores, scores.gathered([scores])):
+        assert each.version.startswith(old.version)
+        assert float(each.measure(*pair)[:, 0].mean()) == pytest.approx(float(distance))
     assert torch.equal(relational_distance(*pair, weights=old), distance)
     path.unlink()
     assert torch.equal(relational_distance(*pair, weights=old), distance)

@@ -12,7 +12,7 @@ from torch import Tensor
 from relqa_loss._inputs import OnOutOfRange, channel_factors, check_options, described
 from relqa_loss._relational import PIXEL_WEIGHT
 from relqa_loss.functional import maps_and_distance, relate, relational_distance
-from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, find_weights
+from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, find_weights, pinned
 
 Keys = Sequence[object] | Tensor
 """A name or number per image."""
@@ -67,7 +67,9 @@ class ImageScores:
         if metric not in ("loss", "distance", "score"):
             raise ValueError(f"metric must be 'loss', 'distance' or 'score', got {metric!r}")
         check_options(data_range, on_out_of_range)
-        record = find_weights(weights)
+        # A file that is written anew during a training is not what `version` names.
+        self._pinned = pinned(weights)
+        record = find_weights(self._pinned)
         self.channels = record.config.channels
         self._weights_version = record.version
         channel_factors(channel_weights, self.channels)
@@ -132,7 +134,7 @@ class ImageScores:
         """
         options: dict[str, Any] = {
             "data_range": self.data_range,
-            "weights": self.weights,
+            "weights": self._pinned,
             "channel_weights": self.channel_weights,
             "on_out_of_range": self.on_out_of_range,
         }
@@ -193,7 +195,7 @@ class ImageScores:
         whole = ImageScores(
             self.metric,  # type: ignore[arg-type, unused-ignore]
             data_range=self.data_range,
-            weights=self.weights,
+            weights=self._pinned,
             channel_weights=self.channel_weights,
             on_out_of_range=self.on_out_of_range,
             maps=self.maps,
