@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from relqa_loss.network.pretrained import DEFAULT_WEIGHTS
+from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, pinned
 
 _SHORT = {
     "psnr": "peak_signal_noise_ratio",
@@ -133,6 +133,8 @@ def _own(
 ) -> tuple[Callable[[Tensor, Tensor], Tensor], bool]:
     from relqa_loss.functional import relational_distance, relational_score
 
+    # Values of one evaluation are of one file, though it be written anew meanwhile.
+    weights = pinned(weights)
     if name == "distance":
         return (lambda x, y: relational_distance(x, y, reduction="none", weights=weights)), False
     if name == "score":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -12,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relqa_loss.evaluation.contenders import Contender, find_contender
+from relqa_loss.network import find_weights
 
 functional = pytest.importorskip("torchmetrics.functional.image")
 
@@ -80,6 +83,20 @@ def test_what_is_no_number_is_named(
     found = user_metric(monkeypatch, lambda *pair: value)
     with pytest.raises(ValueError, match=r"my_metric:fails gave a .* not a number"):
         found(target, target)
+
+
+def test_an_evaluation_goes_on_with_the_weights_that_it_began_with(
+    target: Tensor, noisy: Tensor, tmp_path: Path
+) -> None:
+    path, found = tmp_path / "mine.safetensors", []
+    for name in ("relqa-base", "relqa-nano"):
+        record = find_weights(name)
+        path.write_bytes(record.path.read_bytes())
+        entry = {"sha256": record.sha256, "architecture": record.config.to_dict()}
+        path.with_suffix(".json").write_text(json.dumps(entry))
+        found.append(find_contender("relqa:distance", weights=path))
+        assert found[0](noisy, target) == find_contender("relqa:distance")(noisy, target)
+    assert found[1](noisy, target) != found[0](noisy, target)
 
 
 def raising(monkeypatch: pytest.MonkeyPatch, error: type[BaseException]) -> Contender:
