@@ -39,8 +39,8 @@ class BestCheckpoint:
 
     Raises:
         FileExistsError: If the file exists and ``resume`` is not given.
-        ValueError: For an unknown mode, or if the file to resume from was not written by this
-            class or under the other mode.
+        ValueError: For an unknown mode, a path that is a folder, or if the file to resume from was
+            not written by this class or under the other mode.
         OSError: If the folder cannot be made.
 
     Example:
@@ -72,6 +72,11 @@ class BestCheckpoint:
         self.value: float | None = None
         self.step: int | None = None
         # Not at the first update: a folder that cannot be made is found out now.
+        if self.path.is_dir():
+            raise ValueError(
+                f"{self.path} is a folder; give the file to write, such as "
+                f"{self.path / 'best.safetensors'}"
+            )
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
             if not resume:

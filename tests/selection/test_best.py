@@ -67,6 +67,12 @@ def test_saving_is_atomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert torch.equal(best.load()["w"], state(0)["w"])
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_is_refused_with_what_to_give(tmp_path: Path, resume: bool) -> None:
+    with pytest.raises(ValueError, match=r"is a folder; give the file .*best\.safetensors"):
+        BestCheckpoint(tmp_path, resume=resume)
+
+
 def test_existing_file_is_refused_or_resumed(tmp_path: Path) -> None:
     path = tmp_path / "best.safetensors"
     BestCheckpoint(path).update(0.5, state(7), step=7)
