@@ -63,6 +63,8 @@ def signed_profile(
         channel = name.removeprefix("-")
         if result is None or channel not in result:
             known = "no profile" if result is None else f"one of {', '.join(result)}"
+            if result is not None and not result:
+                known = "an empty one: scores are to have maps, as of ImageScores(maps=True)"
             raise ValueError(
                 f"veto on {channel!r} needs its mean signed map in profile=, got {known}"
             )

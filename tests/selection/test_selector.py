@@ -315,6 +315,8 @@ def test_veto_refusals() -> None:
     selector = CheckpointSelector(veto={"ringing": 0.1})
     with pytest.raises(ValueError, match=r"'ringing' needs.*no profile"):
         selector.update(0, [1.0])
+    with pytest.raises(ValueError, match=r"'ringing' needs.*empty one.*maps=True"):
+        selector.update(0, [1.0], profile={})
     with pytest.raises(ValueError, match="one of noise"):
         selector.update(0, [1.0], profile={"noise_signed": 0.0, "noise_absolute": 0.1})
     with pytest.raises(ValueError, match="finite"):
