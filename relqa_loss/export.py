@@ -117,7 +117,9 @@ def export_onnx(
     if path.suffix != ".onnx":
         raise ValueError(f"the file must end in .onnx, got {path}")
     if path.exists() and not overwrite:
-        raise ValueError(f"{path} exists; choose another name, or allow to overwrite it")
+        raise ValueError(
+            f"{path} exists; choose another name, or give overwrite=True (relqa export --overwrite)"
+        )
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401

@@ -109,7 +109,7 @@ def test_a_file_is_replaced_where_that_is_asked_for(
     monkeypatch.setattr("relqa_loss.export.export_program", begin)
     path = tmp_path / "there.onnx"
     path.write_bytes(b"precious")
-    with pytest.raises(ValueError, match="exists"):
+    with pytest.raises(ValueError, match=r"exists; .* overwrite=True \(relqa export --overwrite"):
         export_onnx(path)
     assert not asked
     with pytest.raises(Begun):
