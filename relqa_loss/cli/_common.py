@@ -177,6 +177,8 @@ def resolve_device(name: str) -> str:
 
 def columns_of(rows: list[list[str]], align: str) -> str:
     """Rows as aligned text; ``align`` has one of ``<>`` per column, the last column may be long."""
+    # A file's name may have line breaks in it; a row is to stay one line.
+    rows = [["\\n".join(cell.splitlines()) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
     for row in rows:

@@ -33,6 +33,21 @@ def test_score_prints_them(odd: Path, weights: str, capsys: pytest.CaptureFixtur
     assert WRITTEN in capsys.readouterr().out
 
 
+def test_score_keeps_lines_and_words_together(
+    photos: Path, weights: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = photos / "image" / "a\nb.jpg"
+    (photos / "image" / "a.jpg").rename(image)
+    files = [photos / "image" / "b.png", image, photos / "reference" / "a.png"]
+    reference = str(photos / "reference" / "a.png")
+    assert main(["score", reference, *map(str, files), "--weights", weights]) == 0
+    _, *rows, mean = capsys.readouterr().out.splitlines()
+    assert len(rows) == len(files)
+    assert r"a\nb.jpg" in rows[1]
+    assert rows[2].endswith("identical")
+    assert mean.startswith("mean of 3")
+
+
 def test_score_writes_them(odd: Path, weights: str) -> None:
     names = [str(odd / name) for name in ("reference", "image", "a.json", "a.csv")]
     options = ["--json", names[2], "--csv", names[3], "--weights", weights]
