@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from relqa_loss._version import __version__
-from relqa_loss.cli._common import columns_of
+from relqa_loss.cli._common import check_target, columns_of
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -40,6 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     from relqa_loss.evaluation.calibration import FEWEST_SCENES, calibrate
     from relqa_loss.evaluation.finished import read_evaluation
 
+    check_target(str(arguments.out), "--out")
     rated = read_evaluation(arguments.evaluation, arguments.metric)
     calibration = calibrate(
         rated.values,

@@ -58,6 +58,8 @@ def test_from_evaluation_to_opinions(
     out = folder / "scale.json"
     assert calibrate(evaluated, "--out", out) == 0
     printed = capsys.readouterr().out
+    assert calibrate(evaluated, "--out", folder) == 2
+    assert f"--out {folder} is a folder; give the file to write" in capsys.readouterr().err
     assert "24 images of 6 references" in printed
     assert str(out) in printed
     calibration = load_calibration(out)
