@@ -178,9 +178,9 @@ def relational_loss(
     """What :class:`~relqa_loss.RelationalLoss` minimises, as a function.
 
     ``distance + pixel_weight · mean|preds − target| / data_range``, with the distance of
-    :func:`relational_distance` but for errors that are a small displacement or a strong blur, which
-    count as their size says. Weights are looked up at each call; the module, which holds them, is
-    what to use in a training loop.
+    :func:`relational_distance` but for errors that are a small displacement, a strong blur or a
+    gain of contrast, which count as their size says. Weights are looked up at each call; the
+    module, which holds them, is what to use in a training loop.
 
     Args:
         preds: As for :func:`relate`, and so are the other arguments.

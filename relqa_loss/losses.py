@@ -36,12 +36,12 @@ class RelationalLoss(FrozenLoss):
     only at identity: the pixel term is not there to make it safe but to make networks learn
     faster, above all to remove noise (``docs/recipes.md``). ``pixel_weight=0`` leaves the
     distance alone. It is that of :func:`relqa_loss.relational_distance` but for errors that are a
-    small displacement or a strong blur, which count as their size says: networks learn better so
-    (``docs/decisions.md``), and :meth:`relation` reports as metrics do. Maps are worked out only if
-    channels are weighted, and then take most of the time (``docs/performance.md``). The module is
-    frozen: ``parameters()`` and ``state_dict()`` are empty, ``train()`` changes nothing, ``half()``
-    keeps it in float32, autocast is off inside. The idea follows "Pixel Perfect" (arXiv
-    2605.02863); the architecture is this library's own.
+    small displacement, a strong blur or a gain of contrast, which count as their size says:
+    networks learn better so (``docs/decisions.md``), and :meth:`relation` reports as metrics do.
+    Maps are worked out only if channels are weighted, and then take most of the time
+    (``docs/performance.md``). The module is frozen: ``parameters()`` and ``state_dict()`` are
+    empty, ``train()`` changes nothing, ``half()`` keeps it in float32, autocast is off inside. The
+    idea follows "Pixel Perfect" (arXiv 2605.02863); the architecture is this library's own.
 
     Args:
         data_range: The value of white; required for integer images (255 for uint8).
