@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from relqa_loss._inputs import check_options
 from relqa_loss.functional import relate
 from relqa_loss.network.model import Relation
-from relqa_loss.network.pretrained import DEFAULT_WEIGHTS
+from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, find_weights
 from relqa_loss.network.shared import network_dtype, network_for
 from relqa_loss.plotting import plot_relation
 from relqa_loss.words import describe
@@ -67,8 +68,7 @@ def log_relation(
         relqa/0 10
     """
     log = _writer(logger)
-    if images < 1:
-        raise ValueError(f"images must be at least 1, got {images}")
+    _check_options(images=images, data_range=data_range)
     first, reference = (each[:images].detach() for each in (preds, target))
     with torch.no_grad():
         relation = relate(
@@ -99,8 +99,10 @@ class MapLogger:
         options: Further ones of :func:`log_relation`.
 
     Raises:
-        TypeError: If the logger is not one of those.
-        ValueError: If ``every`` is less than 1 or ``share`` outside its range.
+        TypeError: If the logger is not one of those, or an option is none.
+        ValueError: If ``every`` is less than 1 or ``share`` outside its range, and for options that
+            :func:`log_relation` refuses.
+        FileNotFoundError: If weights given as a path do not exist.
 
     Example:
         >>> import torch
@@ -117,6 +119,7 @@ class MapLogger:
             raise ValueError(f"every must be at least 1, got {every}")
         if not 0 < share <= 1:
             raise ValueError(f"share must be in (0, 1], got {share}")
+        _check_options(**options)  # not at the first drawing, after an epoch
         self._log = None if logger is None or _of_another_process(logger) else _writer(logger)
         self._every, self._share, self._options = every, share, options
         self._rest_until = -float("inf")
@@ -130,6 +133,22 @@ class MapLogger:
         spent = time.monotonic() - began
         self._rest_until = began + spent / self._share
         return True
+
+
+def _check_options(
+    *,
+    tag: str = "relqa",
+    images: int = 1,
+    channels: int = 6,
+    data_range: float = 1.0,
+    weights: str | Path | None = None,
+) -> None:
+    """Options of :func:`log_relation`, of which Python refuses others; weights only if given."""
+    if images < 1:
+        raise ValueError(f"images must be at least 1, got {images}")
+    check_options(data_range)
+    if weights is not None:
+        find_weights(weights)
 
 
 def _of_another_process(logger: Any) -> bool:

@@ -217,6 +217,15 @@ def test_what_takes_no_pictures_is_refused(pair: tuple[Tensor, Tensor]) -> None:
     for share in (0, 1.1):
         with pytest.raises(ValueError, match="share"):
             MapLogger(Memory(), share=share)
+    wrong: list[tuple[dict[str, Any], type[Exception], str]] = [
+        ({"chanels": 3}, TypeError, "chanels"),
+        ({"images": 0}, ValueError, "images must be at least 1"),
+        ({"data_range": 0}, ValueError, "data_range"),
+        ({"weights": "no-such"}, ValueError, "no-such"),
+    ]
+    for options, error, message in wrong:
+        with pytest.raises(error, match=message):
+            MapLogger(Memory(), **options)
 
 
 class Clock:
