@@ -19,6 +19,7 @@ from torchmetrics import MetricCollection
 from relqa_loss import RelationalLoss, relate  # +
 from relqa_loss.metrics import DistortionProfile, RelationalDistance  # +
 from relqa_loss.plotting import plot_relation  # +
+from relqa_loss.selection import ImageScores  # +
 from relqa_loss.selection.best import BestCheckpoint  # +
 from relqa_loss.words import describe  # +
 
@@ -38,6 +39,7 @@ def main() -> None:
     )
     best = BestCheckpoint(chosen.out / "best.safetensors", mode="min")  # +
     writer = SummaryWriter(chosen.out / "logs")
+    kept = {}
 
     def restored(images: Tensor) -> Tensor:
         with torch.no_grad():
@@ -45,16 +47,20 @@ def main() -> None:
 
     def validate(step: int) -> float:
         model.eval()
+        scores = ImageScores(maps=False)  # +
         for batch in DataLoader(validation, batch_size=8):
-            metrics.update(restored(batch["labels"]), batch["labels"])  # +
-        found = metrics.compute()  # +
+            preds = restored(batch["labels"])
+            metrics.update(preds, batch["labels"])  # +
+            scores.add(preds, batch["labels"])  # +
+        # Chosen by the loss, which chooses better than the distance alone (docs/selection.md).
+        found = {**metrics.compute(), "relational_loss": scores.mean}  # +
         metrics.reset()  # +
         for name, value in found.items():
             writer.add_scalar(f"val/{name}", value, step)  # ringing_signed among them
-        distance = float(found["relational_distance"])  # +
-        best.update(distance, model.state_dict(), step=step)  # +
+        if best.update(scores.mean, model.state_dict(), step=step):  # +
+            kept.update(found)
         model.train()
-        return distance
+        return float(found["relational_distance"])
 
     bicubic = validate(0)  # what an untrained network gives
     for step, batch in enumerate(DataLoader(train, batch_size=8), start=1):
@@ -75,7 +81,8 @@ def main() -> None:
         chosen.out / "left.png"
     )  # +
     print(f"left of the first crop's distortion: {words}")
-    print(f"step {best.step} is kept: distance {best.value:.2f}, {bicubic:.2f} if bicubic")
+    distance = float(kept["relational_distance"])
+    print(f"step {best.step} is kept: distance {distance:.2f}, {bicubic:.2f} if bicubic")
 
 
 if __name__ == "__main__":

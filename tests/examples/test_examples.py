@@ -65,7 +65,7 @@ def test_the_choice_is_printed_with_its_reason(example: Path, photos: Path, tmp_
 
 
 @pytest.mark.parametrize(
-    ("name", "tag", "count"), [("codec", "cost", 2), ("upscale", "relational_distance", 3)]
+    ("name", "tag", "count"), [("codec", "cost", 2), ("upscale", "relational_loss", 3)]
 )
 def test_the_best_is_kept_and_said(
     name: str, tag: str, count: int, photos: Path, tmp_path: Path
