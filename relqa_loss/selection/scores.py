@@ -96,6 +96,8 @@ class ImageScores:
     def version(self) -> str:
         """Name and hash of the weights, and the options that change scores of images in range."""
         options = f"data_range={self.data_range:g}"
+        if self.metric != "loss":  # which goes without saying
+            options = f"metric={self.metric!r}, {options}"
         if self.channel_weights:
             options += f", channel_weights={described(self.channel_weights)}"
         return f"{self._weights_version}({options})"

@@ -252,6 +252,15 @@ def test_selection_itself_imports_no_framework() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_scores_of_another_metric_are_not_mixed_after_a_resume(tmp_path: Path) -> None:
+    for begun, other in (("loss", "distance"), ("distance", "loss"), ("distance", "score")):
+        folder = tmp_path / f"{begun}-{other}"
+        CheckpointSelector(folder, version=ImageScores(begun).version).update(0, [1.0])
+        CheckpointSelector(folder, version=ImageScores(begun).version, resume=True)
+        with pytest.raises(ValueError, match="was begun with version="):
+            CheckpointSelector(folder, version=ImageScores(other).version, resume=True)
+
+
 def test_scores_of_other_weights_are_not_mixed_after_a_resume(tmp_path: Path) -> None:
     images = torch.rand(1, 3, 32, 32)
 
