@@ -131,14 +131,17 @@ def spread(values: Sequence[float]) -> str:
 
 def report(field: Sequence[Contender], results: dict[int, dict[str, Measured]]) -> str:
     """A markdown table: ratios to ours first, from repeats paired in time, then the values."""
-    header = ["loss", "parameters"]
+    weighty = any(each.parameters for each in field)
+    header = ["loss", "parameters"] if weighty else ["loss"]
     for size in results:
         header += [f"{size}² time ÷ ours", f"{size}² memory ÷ ours"]
     for size in results:
         header += [f"{size}² ms (quartiles)", f"{size}² MiB"]
     rows = []
     for each in field:
-        row: list[object] = [each.name, f"{each.parameters:,}" if each.parameters else "–"]
+        row: list[object] = [each.name]
+        if weighty:
+            row.append(f"{each.parameters:,}" if each.parameters else "–")
         for measured in results.values():
             ours, theirs = measured[OURS], measured[each.name]
             pairs = zip(theirs.milliseconds, ours.milliseconds, strict=True)

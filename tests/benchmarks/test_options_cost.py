@@ -33,4 +33,4 @@ def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert text == page.read_text("utf-8")
     assert text.count("\n| ") == 12  # ten losses, and two lines of head
-    assert "| RelationalLoss | – | 1.00 | 1.00 |" in text
+    assert "| RelationalLoss | 1.00 | 1.00 |" in text
