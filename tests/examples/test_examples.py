@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import runpy
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -18,10 +17,6 @@ from relqa_loss.selection.best import BestCheckpoint
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("[!_]*.py"))
 DENOISERS = [example for example in EXAMPLES if example.stem.startswith("denoise")]
-
-
-def run(example: Path, *options: object) -> subprocess.CompletedProcess[str]:
-    return run_script(example, *options, MPLBACKEND="Agg")
 
 
 @pytest.fixture
@@ -52,7 +47,9 @@ def test_there_are_five() -> None:
 @pytest.mark.parametrize("example", DENOISERS, ids=lambda example: example.stem)
 def test_the_choice_is_printed_with_its_reason(example: Path, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    result = run(example, "--photos", photos, "--out", out, "--steps", 4, "--every", 2)
+    # In a process of its own: trainers keep states for all of it.
+    options = ("--photos", photos, "--out", out, "--steps", 4, "--every", 2)
+    result = run_script(example, *options, MPLBACKEND="Agg")
     assert result.returncode == 0, result.stderr
     ledger = json.loads((out / "selection" / "ledger.json").read_text())
     assert [each["step"] for each in ledger["checkpoints"]] == [0, 2, 4]
@@ -68,19 +65,26 @@ def test_the_choice_is_printed_with_its_reason(example: Path, photos: Path, tmp_
     ("name", "tag", "count"), [("codec", "cost", 2), ("upscale", "relational_loss", 3)]
 )
 def test_the_best_is_kept_and_said(
-    name: str, tag: str, count: int, photos: Path, tmp_path: Path
+    name: str,
+    tag: str,
+    count: int,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "out"
-    options = ("--photos", photos, "--out", out, "--steps", 4, "--every", 2)
-    result = run(ROOT / "examples" / f"{name}_pytorch.py", *options)
-    assert result.returncode == 0, result.stderr
+    options = ["--photos", str(photos), "--out", str(out), "--steps", "4", "--every", "2"]
+    monkeypatch.setattr("sys.argv", [name, *options])
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    runpy.run_path(str(ROOT / "examples" / f"{name}_pytorch.py"), run_name="__main__")
     values = logged(out / "logs", f"val/{tag}")
     assert len(values) == count
     assert 0 < min(values) < max(values)
     best = BestCheckpoint(out / "best.safetensors", resume=True)
     assert best.value == pytest.approx(min(values), rel=1e-6)
     distance = logged(out / "logs", "val/relational_distance")[values.index(min(values))]
-    last = result.stdout.strip().splitlines()[-1]
+    last = capsys.readouterr().out.strip().splitlines()[-1]
     assert last.startswith(f"step {best.step} is kept: distance {distance:.2f}")
     assert (out / "left.png").is_file() == (name == "upscale")
 
