@@ -66,6 +66,10 @@ def weighted_values(
         raw = preds.to(image.dtype) / data_range, target.to(image.dtype) / data_range
         measure = _BASES[base] if isinstance(base, str) else base
         error = measure(*raw)
+        if not isinstance(error, Tensor):
+            raise TypeError(
+                f"base must return a tensor, an error per pixel, got {type(error).__name__}"
+            )
         if (
             error.ndim != 4
             or error.shape[0] != image.shape[0]

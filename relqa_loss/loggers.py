@@ -68,7 +68,12 @@ def log_relation(
         relqa/0 10
     """
     log = _writer(logger)
-    _check_options(images=images, data_range=data_range)
+    _check_options(images=images, channels=channels, data_range=data_range)
+    if preds.shape != target.shape:  # of which the first images may be alike
+        raise ValueError(
+            f"preds and target must have the same shape, got {tuple(preds.shape)} and "
+            f"{tuple(target.shape)}"
+        )
     first, reference = (each[:images].detach() for each in (preds, target))
     with torch.no_grad():
         relation = relate(
@@ -146,6 +151,8 @@ def _check_options(
     """Options of :func:`log_relation`, of which Python refuses others; weights only if given."""
     if images < 1:
         raise ValueError(f"images must be at least 1, got {images}")
+    if channels < 0:
+        raise ValueError(f"channels must not be negative, got {channels}")
     check_options(data_range)
     if weights is not None:
         find_weights(weights)

@@ -231,7 +231,7 @@ class SpatialMapWeightedLoss(FrozenLoss):
         As :class:`RelationalLoss`.
 
     Raises:
-        TypeError: For a ``base`` that is neither a name nor callable, and as
+        TypeError: For a ``base`` that is neither a name nor callable or returns no tensor, and as
             :class:`RelationalLoss`.
         ValueError: For negative factors or a base that returns another shape, and as
             :class:`RelationalLoss`.

@@ -43,7 +43,7 @@ def strongest_channels(
         channels: Names of the K maps.
 
     Raises:
-        ValueError: If K does not match the names.
+        ValueError: If K does not match the names, or ``count`` is negative.
 
     Example:
         >>> import torch
@@ -56,6 +56,8 @@ def strongest_channels(
     """
     if maps.dim() < 3 or maps.shape[-3] != len(channels):
         raise ValueError(f"maps must be …×{len(channels)}×h×w, got shape {tuple(maps.shape)}")
+    if count < 0:
+        raise ValueError(f"count must not be negative, got {count}")
     magnitude = maps.detach().float().abs().mean((-2, -1)).reshape(-1, len(channels)).mean(0)
     order = torch.argsort(magnitude, descending=True, stable=True)
     return tuple(channels[int(index)] for index in order[:count])

@@ -111,9 +111,11 @@ def changes(
         most: How many to return at most.
 
     Raises:
-        ValueError: For other shapes, or maps that are not finite.
+        ValueError: For other shapes, maps that are not finite, or a negative ``most``.
     """
     _check_shapes(maps, reference, channels)
+    if most < 0:
+        raise ValueError(f"most must not be negative, got {most}")
     maps = maps.detach().float().cpu()
     if not bool(maps.isfinite().all()):
         raise ValueError("maps must be finite: an image that they are of contains NaN or infinity")

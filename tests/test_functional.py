@@ -271,6 +271,7 @@ def test_bases(base: object, expected: object, pair: tuple[Tensor, Tensor]) -> N
         ({"base": "l3"}, ValueError, "base must be one of"),
         ({"base": 1}, TypeError, "callable"),
         ({"base": F.l1_loss}, ValueError, "error per pixel"),
+        ({"base": lambda preds, target: 0.5}, TypeError, "must return a tensor.*got float"),
         ({"base": lambda preds, target: (preds - target)[:1]}, ValueError, "error per pixel"),
         ({"base": lambda preds, target: (preds - target)[..., :1]}, ValueError, "error per pixel"),
         ({"map_gain": -1.0}, ValueError, "map_gain"),

@@ -212,6 +212,8 @@ def test_what_takes_no_pictures_is_refused(pair: tuple[Tensor, Tensor]) -> None:
         log_relation(3, *pair, 0)
     with pytest.raises(ValueError, match="images must be at least 1"):
         log_relation(Memory(), *pair, 0, images=0)
+    with pytest.raises(ValueError, match="must have the same shape"):
+        log_relation(Memory(), pair[0][:1], pair[1][:1].repeat(2, 1, 1, 1), 0)
     with pytest.raises(ValueError, match="every"):
         MapLogger(Memory(), every=0)
     for share in (0, 1.1):
@@ -220,6 +222,7 @@ def test_what_takes_no_pictures_is_refused(pair: tuple[Tensor, Tensor]) -> None:
     wrong: list[tuple[dict[str, Any], type[Exception], str]] = [
         ({"chanels": 3}, TypeError, "chanels"),
         ({"images": 0}, ValueError, "images must be at least 1"),
+        ({"channels": -1}, ValueError, "channels must not be negative"),
         ({"data_range": 0}, ValueError, "data_range"),
         ({"weights": "no-such"}, ValueError, "no-such"),
     ]

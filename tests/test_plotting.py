@@ -204,6 +204,8 @@ def test_order_of_channels() -> None:
         strongest_channels(maps[:, :3])
     with pytest.raises(ValueError, match="must be"):
         strongest_channels(torch.zeros(len(CHANNELS), 4))
+    with pytest.raises(ValueError, match="count must not be negative, got -1"):
+        strongest_channels(maps, -1)
     # By magnitude, which does not cancel, and over the whole map, not where it is strongest.
     mixed = torch.zeros(len(CHANNELS), 4, 4)
     mixed[5, :, ::2], mixed[5, :, 1::2], mixed[2, 0, 0] = 0.5, -0.5, 1.0

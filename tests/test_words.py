@@ -178,6 +178,11 @@ def test_only_the_strongest_are_named(most: int | None) -> None:
     assert [change.channel for change in found] == list(reversed(CHANNELS))[: most or MOST]
 
 
+def test_fewer_than_none_are_refused() -> None:
+    with pytest.raises(ValueError, match="most must not be negative, got -1"):
+        changes(maps(8), most=-1)
+
+
 def test_unknown_channels_have_words() -> None:
     assert describe(torch.full((1, 4, 4), 0.5), channels=["moire"]) == "more moire by 0.50"
 
