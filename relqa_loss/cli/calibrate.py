@@ -38,10 +38,18 @@ def run(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from relqa_loss.evaluation.calibration import FEWEST_SCENES, calibrate
-    from relqa_loss.evaluation.finished import read_evaluation
+    from relqa_loss.evaluation.finished import FIGURES, read_evaluation
+    from relqa_loss.evaluation.measure import SETTINGS, VALUES
 
     check_target(str(arguments.out), "--out")
-    rated = read_evaluation(arguments.evaluation, arguments.metric)
+    evaluation: Path = arguments.evaluation
+    if arguments.out.resolve() in {
+        (evaluation / name).resolve() for name in (VALUES, FIGURES, SETTINGS)
+    }:
+        raise ValueError(
+            f"--out {arguments.out} would replace what relqa evaluate wrote; choose another name"
+        )
+    rated = read_evaluation(evaluation, arguments.metric)
     calibration = calibrate(
         rated.values,
         rated.opinions,

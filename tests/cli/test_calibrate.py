@@ -203,3 +203,11 @@ def test_folders_that_cannot_be_used(evaluated: Path, tmp_path: Path, capsys) ->
     refused("not of relqa evaluate")
     (tmp_path / "figures.json").write_text("{")
     refused("figures.json: damaged")
+
+
+@pytest.mark.parametrize("name", ["values.csv", "figures.json", "settings.json"])
+def test_the_evaluation_is_not_replaced(evaluated: Path, name: str, capsys) -> None:  # type: ignore[no-untyped-def]
+    before = (evaluated / name).read_bytes()
+    assert calibrate(evaluated, "--out", evaluated / ".." / evaluated.name / name) == 2
+    assert "would replace what relqa evaluate wrote" in capsys.readouterr().err
+    assert (evaluated / name).read_bytes() == before
