@@ -51,7 +51,8 @@ def find_photos(folder: Path, split: str | None = None, least_side: int = 32) ->
 
     Raises:
         ValueError: If the folder does not exist, its manifest lacks a column or is not in UTF-8,
-            none of its photographs is in the split, or none of these can be used.
+            has a split without a file or a file in two splits, none of its photographs is in the
+            split, or none of these can be used.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; give a folder of photographs")
@@ -64,6 +65,7 @@ def find_photos(folder: Path, split: str | None = None, least_side: int = 32) ->
                 f"{manifest} is not text in UTF-8 ({error}): save it with that encoding"
             ) from error
         named = [(folder / name, its_split) for name, its_split in rows]
+        _refuse_two_splits(manifest, named)
     else:
         paths = [path for path in files_below(folder) if path.suffix.lower() in SUFFIXES]
         named = [(path, _split_of(path.name)) for path in paths if path.is_file()]
@@ -183,8 +185,26 @@ def _read_manifest(path: Path) -> list[tuple[str, str]]:
                 f"{path} has no column {' and '.join(missing)}; it has "
                 f"{', '.join(map(repr, columns)) or 'none'}, and columns are separated by commas"
             )
-        # A row that is cut short has no split at all.
-        return [(row["file"], (row["split"] or "").strip()) for row in reader]
+        rows = []
+        for row in reader:
+            # A row that is cut short has no split at all, or no file where that column is last.
+            name, split = row["file"] or "", (row["split"] or "").strip()
+            if name:
+                rows.append((name, split))
+            elif split:
+                raise ValueError(f"{path}, line {reader.line_num}: split {split!r} without a file")
+        return rows
+
+
+def _refuse_two_splits(manifest: Path, named: Sequence[tuple[Path, str]]) -> None:
+    """A photograph of both would be validated on after training on it."""
+    splits: dict[Path, str] = {}
+    for path, split in named:
+        before = splits.setdefault(path.resolve(), split)
+        if before != split:
+            raise ValueError(
+                f"{manifest} has {path.name} in split {before!r} and in split {split!r}; keep one"
+            )
 
 
 def _nothing_in(split: str | None, manifest: Path, splits: Sequence[str]) -> str:

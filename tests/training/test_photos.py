@@ -144,6 +144,28 @@ def test_manifest_without_its_columns_is_named(tmp_path: Path, text: str, words:
         find_photos(tmp_path)
 
 
+@pytest.mark.parametrize("again", ["one.png", "./one.png"])
+def test_a_photograph_in_two_splits_is_refused(tmp_path: Path, again: str) -> None:
+    _save(tmp_path / "one.png")
+    _save(tmp_path / "two.png", seed=1)
+    rows = f"file,split\none.png,train\ntwo.png,train\n{again},val\n"
+    (tmp_path / "MANIFEST.csv").write_text(rows)
+    for split in ("train", "val", None):
+        with pytest.raises(ValueError, match=r"has one\.png in split 'train' and in split 'val'"):
+            find_photos(tmp_path, split)
+
+
+def test_rows_of_a_manifest_without_a_file(tmp_path: Path) -> None:
+    _save(tmp_path / "one.png")
+    manifest = tmp_path / "MANIFEST.csv"
+    manifest.write_text("split,file\ntrain,one.png\n,\n")  # as spreadsheets leave them
+    assert len(find_photos(tmp_path).files) == 1
+    for cut in ("train", "train,"):
+        manifest.write_text(f"split,file\ntrain,one.png\n{cut}\n")
+        with pytest.raises(ValueError, match=r"MANIFEST\.csv, line 3: split 'train' without a fi"):
+            find_photos(tmp_path, "train")
+
+
 def test_photographs_that_are_too_large_are_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
