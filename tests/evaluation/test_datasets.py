@@ -396,6 +396,35 @@ def test_bapps_with_a_wrong_judgement_or_a_missing_patch(bapps: Path) -> None:
         read_dataset(bapps)
 
 
+def in_capitals(root: Path) -> Path:
+    for path in sorted(root.rglob("*"), reverse=True):  # what is in a folder before the folder
+        path.rename(path.with_name(path.name.upper()))
+    return root
+
+
+@pytest.mark.parametrize("tree", [t for t in TREES if t.kind != "csv"], indirect=True)
+def test_case_does_not_matter(tree: Tree, tmp_path: Path) -> None:
+    root = in_capitals(tree.write(tmp_path))
+    dataset = read_dataset(root, named(tree))
+    assert (dataset.kind, len(dataset.pairs)) == (tree.kind, tree.count)
+    assert dataset.pairs[0].type == tree.first[3]
+
+
+def test_case_does_not_matter_to_labels_of_pipal(tmp_path: Path) -> None:
+    [tree] = [tree for tree in TREES if tree.kind == "pipal"]
+    root = tree.write(tmp_path)
+    labels = root / tree.labels
+    labels.write_text(labels.read_text().upper())
+    assert [pair.type for pair in read_dataset(root).pairs] == ["kind 00", "kind 03"]
+
+
+def test_case_does_not_matter_to_live_and_bapps(live: Callable[..., Path], bapps: Path) -> None:
+    comparisons = read_dataset(in_capitals(bapps)).comparisons
+    assert [c.preference for c in comparisons] == [1.0, 0.25]
+    assert [c.second.parent.name for c in comparisons] == ["P1", "P1"]
+    assert len(read_dataset(in_capitals(live()), "live").pairs) == 5
+
+
 def test_a_decimal_comma_is_explained(tmp_path: Path) -> None:
     # As spreadsheets save semicolons where decimals have commas.
     [tree] = [tree for tree in TREES if tree.kind == "toyama"]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from relqa_loss._files import folders_below
+from relqa_loss.evaluation.datasets._tables import child, find_child
 from relqa_loss.evaluation.datasets.records import Comparison, OpinionDataset
 
 
@@ -30,8 +31,13 @@ def read_bapps(root: Path) -> OpinionDataset:
     comparisons = []
     for folder in judged_folders(root):
         kind = folder.name if folder == root else folder.relative_to(root).as_posix()
-        for judgement in sorted((folder / "judge").glob("[!.]*.npy")):
-            paths = {part: folder / part / f"{judgement.stem}.png" for part in ("ref", "p0", "p1")}
+        patches = {part: _patches(folder, part) for part in ("ref", "p0", "p1")}
+        for judgement in sorted(child(folder, "judge").glob("[!.]*.[nN][pP][yY]")):
+            name = f"{judgement.stem}.png"
+            paths = {
+                part: found.get(name.lower(), folder / part / name)
+                for part, found in patches.items()
+            }
             for path in paths.values():
                 if not path.is_file():
                     raise FileNotFoundError(f"{judgement}: no image {path}")
@@ -46,7 +52,18 @@ def read_bapps(root: Path) -> OpinionDataset:
 
 def judged_folders(root: Path) -> list[Path]:
     """Folders with judgements, ``root`` itself included, sorted."""
-    return sorted(folder for folder in folders_below(root) if (folder / "judge").is_dir())
+    return sorted(folder for folder in folders_below(root) if _is_judged(folder))
+
+
+def _is_judged(folder: Path) -> bool:
+    found = find_child(folder, "judge")
+    return found is not None and found.is_dir()
+
+
+def _patches(folder: Path, part: str) -> dict[str, Path]:
+    """Files of one part by their names in lower case; none where there is no such folder."""
+    found = find_child(folder, part)
+    return {path.name.lower(): path for path in found.iterdir()} if found else {}
 
 
 def _share(path: Path) -> float:

@@ -49,9 +49,7 @@ def read_live(root: Path) -> OpinionDataset:
     names_file = child(root, REFERENCES)
     names = _vector(names_file, "refnames_all")
     images = [
-        (child(root, folder) / f"img{number}.bmp", kind)
-        for folder, kind in FOLDERS.items()
-        for number in range(1, _highest(child(root, folder)) + 1)
+        (path, kind) for name, kind in FOLDERS.items() for path in _numbered(child(root, name))
     ]
     if not len(scores) == len(originals) == len(names) == len(images):
         raise ValueError(
@@ -59,11 +57,13 @@ def read_live(root: Path) -> OpinionDataset:
             f"{len(names)} names, but the folders have {len(images)} images; they must agree"
         )
     folder = child(root, "refimgs")
+    references = {path.name.lower(): path for path in folder.iterdir()}
     pairs = []
     for index, (image, kind) in enumerate(images):
         if int(originals[index]):
             continue
-        reference = folder / str(names[index].item())
+        name = str(names[index].item())
+        reference = references.get(name.lower(), folder / name)
         for path in (image, reference):
             if not path.is_file():
                 raise FileNotFoundError(f"{labels}, entry {index + 1}: no image {path}")
@@ -94,6 +94,10 @@ def _vector(path: Path, name: str) -> list[Any]:
     return list(content[name].ravel())
 
 
-def _highest(folder: Path) -> int:
-    numbers = [p.stem[3:] for p in folder.glob("img*.bmp")]
-    return max((int(text) for text in numbers if text.isdecimal()), default=0)
+def _numbered(folder: Path) -> list[Path]:
+    """``img1.bmp`` to the highest number, those that are missing as well."""
+    found = {path.name.lower(): path for path in folder.iterdir()}
+    numbers = [name[3:-4] for name in found if name.startswith("img") and name.endswith(".bmp")]
+    highest = max((int(text) for text in numbers if text.isdecimal()), default=0)
+    names = [f"img{number}.bmp" for number in range(1, highest + 1)]
+    return [found.get(name, folder / name) for name in names]

@@ -9,7 +9,7 @@ from relqa_loss._files import files_below
 from relqa_loss.evaluation.datasets._tables import ImageFiles, lines_of, number
 from relqa_loss.evaluation.datasets.records import OpinionDataset, RatedPair
 
-_NAME = re.compile(r"([A-Za-z]\d+)_(\d+)_(\d+)\.(?:bmp|png)")
+_NAME = re.compile(r"([A-Za-z]\d+)_(\d+)_(\d+)\.(?:bmp|png)", re.I)
 
 
 def read_pipal(root: Path) -> OpinionDataset:
@@ -59,5 +59,5 @@ def label_files(root: Path) -> list[Path]:
         for folder in root.iterdir()
         if folder.is_dir() and "label" in folder.name.lower()
         for path in files_below(folder)
-        if path.suffix == ".txt"
+        if path.suffix.lower() == ".txt"
     )
