@@ -95,7 +95,8 @@ class DistortionEngine:
         stride: Image pixels per cell of the dense map.
 
     Raises:
-        TypeError: For a single name where a list of them is wanted.
+        TypeError: For a single name where a list of them is wanted, or a fraction where numbers
+            are whole.
         ValueError: For unknown operators or mask kinds, an empty choice, or numbers out of range.
 
     Example:
@@ -121,6 +122,8 @@ class DistortionEngine:
         for option, choice in choices.items():
             if isinstance(choice, str):  # which is a sequence, too: of letters
                 raise TypeError(f"{option} must be a list of names, got {choice!r}: [{choice!r}]?")
+        # Each is read several times, which an iterator would not survive.
+        exclude, mask_kinds = tuple(exclude), tuple(mask_kinds)
         names = [op.name for op in list_operators()] if operators is None else list(operators)
         for name in (*names, *exclude):
             get_operator(name)
@@ -129,21 +132,31 @@ class DistortionEngine:
             raise ValueError("no operator is left to draw from: give `operators` or exclude fewer")
         unknown = set(mask_kinds) - set(MASK_KINDS)
         if unknown or not mask_kinds:
-            raise ValueError(f"mask kinds must be among {MASK_KINDS}, got {tuple(mask_kinds)}")
+            raise ValueError(f"mask kinds must be among {MASK_KINDS}, got {mask_kinds}")
         for option, value in (("max_steps", max_steps), ("stride", stride)):
-            if value < 1:
+            if whole_number(option, value) < 1:
                 raise ValueError(f"{option} must be at least 1, got {value}")
         if not 0 <= whole_probability <= 1:
             raise ValueError(f"whole_probability must be in [0, 1], got {whole_probability}")
-        self.mask_kinds = tuple(mask_kinds)
+        self.mask_kinds = mask_kinds
         self.whole_probability = whole_probability
         self.max_steps = max_steps
         self.stride = stride
 
     def draw(self, seed: int, *, steps: int | None = None) -> Recipe:
-        """Draw a recipe of ``steps`` distortions (1 to ``max_steps``, short ones oftener)."""
+        """Draw a recipe of ``steps`` distortions (1 to ``max_steps``, short ones oftener).
+
+        Raises:
+            TypeError: If ``seed`` or ``steps`` is no whole number.
+            ValueError: If ``steps`` is below 1, or ``seed`` has more than 64 bits.
+        """
+        seed = whole_number("seed", seed)
+        if not -(1 << 63) <= seed < 1 << 64:
+            raise ValueError(f"seed must be from -2**63 to 2**64 - 1, got {seed}")
+        if steps is not None and whole_number("steps", steps) < 1:
+            raise ValueError(f"steps must be at least 1, got {steps}")
         with drawn_alike():
-            return self._draw(whole_number("seed", seed), steps)
+            return self._draw(seed, steps)
 
     def _draw(self, seed: int, steps: int | None) -> Recipe:
         generator = torch.Generator().manual_seed(seed)

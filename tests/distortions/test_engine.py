@@ -359,6 +359,14 @@ class TestValidation:
         with pytest.raises(TypeError, match=rf"{option} must be a list of names, got '{name}'"):
             DistortionEngine(**{option: name})  # type: ignore[arg-type]
 
+    def test_names_may_come_from_iterators(self) -> None:
+        engine = DistortionEngine(
+            ["jpeg", "webp"],
+            exclude=iter(["jpeg"]),  # type: ignore[arg-type]
+            mask_kinds=iter(["blobs"]),  # type: ignore[arg-type]
+        )
+        assert (engine.operators, engine.mask_kinds) == (("webp",), ("blobs",))
+
     def test_nothing_left(self) -> None:
         with pytest.raises(ValueError, match="no operator is left"):
             DistortionEngine(["jpeg"], exclude=["jpeg"])
@@ -382,3 +390,18 @@ class TestValidation:
     def test_numbers(self, option: dict[str, float], message: str) -> None:
         with pytest.raises(ValueError, match=message):
             DistortionEngine(**option)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("option", ["max_steps", "stride"])
+    def test_fractions_are_refused_where_they_are_given(self, option: str) -> None:
+        with pytest.raises(TypeError, match=f"{option} must be an integer, got 1.5"):
+            DistortionEngine(**{option: 1.5})  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("steps", [0, -1])
+    def test_recipes_of_no_steps_are_not_drawn(self, engine: DistortionEngine, steps: int) -> None:
+        with pytest.raises(ValueError, match=f"steps must be at least 1, got {steps}"):
+            engine.draw(0, steps=steps)
+
+    @pytest.mark.parametrize("seed", [1 << 64, -(1 << 63) - 1])
+    def test_seeds_that_no_generator_takes(self, engine: DistortionEngine, seed: int) -> None:
+        with pytest.raises(ValueError, match=r"seed must be from -2\*\*63 to 2\*\*64 - 1, got"):
+            engine.draw(seed)
