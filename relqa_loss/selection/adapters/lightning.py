@@ -34,7 +34,8 @@ class RelationalSelection(Callback):  # type: ignore[misc, unused-ignore]
     :attr:`monitor` and :attr:`mode` are what it needs. Where averaged weights are validated, as by
     Lightning's ``EMAWeightAveraging``, those are kept. ``trainer.validate(model)`` before
     ``trainer.fit`` makes the untrained model step 0; the sanity check does not count, nor does a
-    validation of trained weights. ``Trainer(fast_dev_run=True)`` leaves the folder alone.
+    validation of trained weights, which gives the mean and nothing else.
+    ``Trainer(fast_dev_run=True)`` leaves the folder alone.
 
     Args:
         folder: For weights and ledger, on the first process.
@@ -116,7 +117,7 @@ class RelationalSelection(Callback):  # type: ignore[misc, unused-ignore]
         dataloader_idx: int = 0,
     ) -> None:
         """Score a batch."""
-        if not self._counting:
+        if trainer.sanity_checking:
             return
         images = outputs if self._pairs is None else self._pairs(outputs, batch)
         if not isinstance(images, Mapping) or not {"preds", "target"} <= images.keys():
@@ -127,13 +128,17 @@ class RelationalSelection(Callback):  # type: ignore[misc, unused-ignore]
         self._shared.scores.add(images["preds"], images["target"], images.get("keys"))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Decide, and log the mean."""
-        if not self._counting:
+        """Decide, if it counts, and log the mean."""
+        if trainer.sanity_checking:
             return
-        # On all processes: some strategies gather the weights here.
-        state = trainer.strategy.lightning_module_state_dict()
-        decision = self._shared.decide(trainer.global_step, state)
-        pl_module.log(self.monitor, decision.mean, rank_zero_only=False, sync_dist=True)
+        if self._counting:
+            # On all processes: some strategies gather the weights here.
+            state = trainer.strategy.lightning_module_state_dict()
+            mean = self._shared.decide(trainer.global_step, state).mean
+        else:
+            mean = self._shared.gathered().mean
+            self._shared.scores.reset()
+        pl_module.log(self.monitor, mean, rank_zero_only=False, sync_dist=True)
 
     def _counts(self, trainer: Trainer) -> bool:
         """Not the sanity check, nor a validation after training, of whatever weights."""

@@ -90,8 +90,10 @@ def test_callback_and_model_checkpoint_choose_the_same(
     assert trainer.callback_metrics[callback.monitor] == pytest.approx(
         selector.entries[-1].mean, rel=1e-6
     )
-    # A validation after training is of whatever weights.
-    trainer.validate(module, loader, verbose=False)
+    # A validation after training is of whatever weights: it gives the mean, and is no checkpoint.
+    module.tiny.gain.data.fill_(1.0)
+    (logged,) = trainer.validate(module, loader, verbose=False)
+    assert logged[callback.monitor] == pytest.approx(selector.entries[3].mean, rel=1e-5)
     assert len(selector.entries) == 5
 
 
