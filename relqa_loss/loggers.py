@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from relqa_loss._inputs import check_options
+from relqa_loss._inputs import check_options, check_pair
 from relqa_loss.functional import relate
 from relqa_loss.network.model import Relation
 from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, find_weights
@@ -69,11 +69,7 @@ def log_relation(
     """
     log = _writer(logger)
     _check_options(images=images, channels=channels, data_range=data_range)
-    if preds.shape != target.shape:  # of which the first images may be alike
-        raise ValueError(
-            f"preds and target must have the same shape, got {tuple(preds.shape)} and "
-            f"{tuple(target.shape)}"
-        )
+    check_pair(preds, target, data_range)  # as they were given: parts of two batches may fit
     first, reference = (each[:images].detach() for each in (preds, target))
     with torch.no_grad():
         relation = relate(
