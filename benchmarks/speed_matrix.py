@@ -337,9 +337,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--weights", default="relqa-base", help="shipped name or path")
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256, 512, 1024])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 16])
-    parser.add_argument("--precisions", nargs="+", default=["float32"])
-    parser.add_argument("--modes", nargs="+", default=["eager"])
-    parser.add_argument("--layouts", nargs="+", default=["contiguous"])
+    # Anything else would be measured as the default is, under a name that says otherwise.
+    known = ["float32", "bf16"]
+    parser.add_argument("--precisions", nargs="+", default=["float32"], choices=known)
+    known = ["eager", "compiled", "graphed", "compiled+graphed"]
+    parser.add_argument("--modes", nargs="+", default=["eager"], choices=known)
+    known = ["contiguous", "channels_last"]
+    parser.add_argument("--layouts", nargs="+", default=["contiguous"], choices=known)
     parser.add_argument("--further", action="store_true", help="more contenders")
     parser.add_argument("--heavy", action="store_true", help="the VGG-sized ones, too")
     parser.add_argument("--all", action="store_true", help="everyone in every combination")

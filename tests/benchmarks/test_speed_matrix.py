@@ -100,3 +100,10 @@ def test_figures_without_a_plain_call_are_written(  # type: ignore[no-untyped-de
     options = "--sizes 32 --batches 1 --precisions bf16 --seconds 0.01"
     assert matrix.main([*options.split(), "--out", str(page)]) == 0
     assert "| 32² × 1, bf16, eager, contiguous |" in page.read_text("utf-8")
+
+
+@pytest.mark.parametrize("option", ["--modes", "--precisions", "--layouts"])
+def test_what_cannot_be_measured_is_refused(matrix, option: str, capsys) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(SystemExit):
+        matrix.main(["--sizes", "32", "--batches", "1", "--seconds", "0", option, "other"])
+    assert "invalid choice: 'other'" in capsys.readouterr().err
