@@ -11,30 +11,27 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from _common import command, provenance, show
 from _contenders import OURS, Contender, Loss
 from speed import measure, report
-from torch import Tensor
+from torch import Tensor, nn
 
 from relqa_loss import PreferenceLoss, RelationalLoss, SpatialMapWeightedLoss
 from relqa_loss.network import find_weights
+from relqa_loss.network.model import Encoding
 
 
 def field(weights: str, device: torch.device) -> list[Contender]:
     """The losses, ready on ``device``."""
 
-    def relational(**options: object) -> RelationalLoss:
-        loss = RelationalLoss(weights=weights, on_out_of_range="ignore", **options)  # type: ignore[arg-type]
-        return loss.to(device)
+    def ready(kind: type[nn.Module], **options: object) -> Any:
+        return kind(weights=weights, on_out_of_range="ignore", **options).to(device)
 
-    def spatial(**options: object) -> SpatialMapWeightedLoss:
-        loss = SpatialMapWeightedLoss(weights=weights, on_out_of_range="ignore", **options)  # type: ignore[arg-type]
-        return loss.to(device)
-
-    plain = relational()
-    preference = PreferenceLoss(weights=weights, on_out_of_range="ignore").to(device)
+    plain = ready(RelationalLoss)
+    preference = ready(PreferenceLoss)
 
     def masked(preds: Tensor, target: Tensor) -> Tensor:
         return plain(preds, target, torch.ones_like(target[:, :1]))
@@ -44,26 +41,26 @@ def field(weights: str, device: torch.device) -> list[Contender]:
 
     losses: dict[str, Loss] = {
         OURS: plain,
-        "with `pixel_weight=0`": relational(pixel_weight=0.0),
+        "with `pixel_weight=0`": ready(RelationalLoss, pixel_weight=0.0),
         "with `weight`, a mask": masked,
         "of a reference encoded before": _encoded_before(plain),
-        "with `channel_weights` below 1": relational(channel_weights={"ringing": 0.5}),
-        "with `channel_weights` above 1": relational(channel_weights={"ringing": 2.0}),
+        "with `channel_weights` below 1": ready(RelationalLoss, channel_weights={"ringing": 0.5}),
+        "with `channel_weights` above 1": ready(RelationalLoss, channel_weights={"ringing": 2.0}),
         "`PreferenceLoss`": against_baseline,
-        "`SpatialMapWeightedLoss`": spatial(),
-        "the same without the distance": spatial(relational_weight=0.0),
-        "the same, `detach_maps=False`": spatial(detach_maps=False),
+        "`SpatialMapWeightedLoss`": ready(SpatialMapWeightedLoss),
+        "the same without the distance": ready(SpatialMapWeightedLoss, relational_weight=0.0),
+        "the same, `detach_maps=False`": ready(SpatialMapWeightedLoss, detach_maps=False),
     }
     return [Contender(name, loss, 0) for name, loss in losses.items()]
 
 
 def _encoded_before(loss: RelationalLoss) -> Loss:
-    encodings: dict[Tensor, object] = {}
+    encodings: dict[Tensor, Encoding] = {}
 
     def of_encoding(preds: Tensor, target: Tensor) -> Tensor:
         if target not in encodings:
             encodings[target] = loss.encode(target)
-        return loss.distance_to(encodings[target], preds)  # type: ignore[arg-type]
+        return loss.distance_to(encodings[target], preds)
 
     return of_encoding
 

@@ -75,11 +75,10 @@ def main() -> None:
 
     model.load_state_dict(best.load())  # +
     clean = validation[0]["labels"][None]
-    relation = relate(restored(clean), clean)  # +
+    preds = restored(clean)
+    relation = relate(preds, clean)  # +
     words = describe(relation.maps[0], clean[0])  # +
-    plot_relation(clean, restored(clean), relation, title=words).savefig(
-        chosen.out / "left.png"
-    )  # +
+    plot_relation(clean, preds, relation, title=words).savefig(chosen.out / "left.png")  # +
     print(f"left of the first crop's distortion: {words}")
     distance = float(kept["relational_distance"])
     print(f"step {best.step} is kept: distance {distance:.2f}, {bicubic:.2f} if bicubic")

@@ -38,7 +38,7 @@ def relational_values(
     """
     clamped = on_out_of_range == "clamp"
     raw, raw_reference = (
-        _unclamped(given, prepared, data_range) if clamped else prepared
+        _raw(given, prepared, data_range, clamped)
         for given, prepared in ((preds, image), (target, reference))
     )
     options: dict[str, Any] = {"factors": factors, "pixel_weight": pixel_weight, "clamped": clamped}
@@ -69,7 +69,7 @@ def relational_values_of_encoded(
     """:func:`relational_values` for a reference that was encoded before, one for all images or one
     for each."""
     clamped = on_out_of_range == "clamp"
-    raw = _unclamped(preds, image, data_range) if clamped else image
+    raw = _raw(preds, image, data_range, clamped)
     options: dict[str, Any] = {"factors": factors, "pixel_weight": pixel_weight, "clamped": clamped}
 
     def values(image: Tensor, raw: Tensor, weight: Any, cells: Any, *encoded: Tensor) -> Tensor:
@@ -85,8 +85,10 @@ def relational_values_of_encoded(
         )
 
 
-def _unclamped(given: Tensor, prepared: Tensor, data_range: float) -> Tensor:
+def _raw(given: Tensor, prepared: Tensor, data_range: float, clamped: bool) -> Tensor:
     """``prepared`` with what clamping has cut, which the pixel term counts."""
+    if not clamped:
+        return prepared
     return in_unit_range(given, data_range, prepared.dtype).expand_as(prepared)
 
 

@@ -71,12 +71,12 @@ class BestCheckpoint:
         self.mode = mode
         self.value: float | None = None
         self.step: int | None = None
-        # Not at the first update: a folder that cannot be made is found out now.
         if self.path.is_dir():
             raise ValueError(
                 f"{self.path} is a folder; give the file to write, such as "
                 f"{self.path / 'best.safetensors'}"
             )
+        # Not at the first update: a folder that cannot be made is found out now.
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
             if not resume:

@@ -62,8 +62,11 @@ def signed_profile(
     for name in needed:
         channel = name.removeprefix("-")
         if result is None or channel not in result:
-            known = "no profile" if result is None else f"one of {', '.join(result)}"
-            if result is not None and not result:
+            if result is None:
+                known = "no profile"
+            elif result:
+                known = f"one of {', '.join(result)}"
+            else:
                 known = "an empty one: scores are to have maps, as of ImageScores(maps=True)"
             raise ValueError(
                 f"veto on {channel!r} needs its mean signed map in profile=, got {known}"

@@ -13,21 +13,6 @@ from relqa_loss._numbers import whole_number
 from relqa_loss.network.config import NetworkConfig
 from relqa_loss.training.objectives import Learn, ObjectiveWeights, RankBy
 
-_WHOLE = (
-    "steps",
-    "sets",
-    "batch",
-    "unjudged_sets",
-    "unjudged_batch",
-    "fact_sets",
-    "fact_batch",
-    "crop",
-    "window",
-    "seed",
-    "validate_every",
-    "validation_sets",
-)
-
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -101,9 +86,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for each in fields(self):
-            object.__setattr__(self, each.name, _plain(getattr(self, each.name)))
-        for name in _WHOLE:  # a fraction would show after the pool is made
-            whole_number(name, getattr(self, name))
+            value: Any = _plain(getattr(self, each.name))
+            object.__setattr__(self, each.name, value)
+            if each.type == "int":  # a fraction would show after the pool is made
+                whole_number(each.name, value)
         if self.crop % 16 or self.crop < 64:
             raise ValueError(f"crop must be a multiple of 16 and at least 64, got {self.crop}")
         if self.window % 16 or not 32 <= self.window <= self.crop:

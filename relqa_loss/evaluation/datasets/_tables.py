@@ -149,10 +149,13 @@ def child(root: Path, *names: str) -> Path:
 
 def find_child(root: Path, *names: str) -> Path | None:
     """:func:`child`, or None."""
-    if not root.is_dir():
-        return None
-    present = {path.name.lower(): path for path in sorted(root.iterdir())}
+    present = children(root)
     return next((present[n.lower()] for n in names if n.lower() in present), None)
+
+
+def children(root: Path) -> dict[str, Path]:
+    """What is in a folder, by names in lower case; nothing where there is no such folder."""
+    return {path.name.lower(): path for path in sorted(root.iterdir())} if root.is_dir() else {}
 
 
 def _text(path: Path) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from relqa_loss._files import folders_below
-from relqa_loss.evaluation.datasets._tables import child, find_child
+from relqa_loss.evaluation.datasets._tables import child, children, find_child
 from relqa_loss.evaluation.datasets.records import Comparison, OpinionDataset
 
 
@@ -63,7 +63,7 @@ def _is_judged(folder: Path) -> bool:
 def _patches(folder: Path, part: str) -> dict[str, Path]:
     """Files of one part by their names in lower case; none where there is no such folder."""
     found = find_child(folder, part)
-    return {path.name.lower(): path for path in found.iterdir()} if found else {}
+    return children(found) if found else {}
 
 
 def _share(path: Path) -> float:

@@ -6,7 +6,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from relqa_loss.evaluation.datasets._tables import child, find_child
+from relqa_loss.evaluation.datasets._tables import child, children, find_child
 from relqa_loss.evaluation.datasets.records import OpinionDataset, RatedPair
 
 REFERENCES = "refnames_all.mat"
@@ -57,7 +57,7 @@ def read_live(root: Path) -> OpinionDataset:
             f"{len(names)} names, but the folders have {len(images)} images; they must agree"
         )
     folder = child(root, "refimgs")
-    references = {path.name.lower(): path for path in folder.iterdir()}
+    references = children(folder)
     pairs = []
     for index, (image, kind) in enumerate(images):
         if int(originals[index]):
@@ -96,7 +96,7 @@ def _vector(path: Path, name: str) -> list[Any]:
 
 def _numbered(folder: Path) -> list[Path]:
     """``img1.bmp`` to the highest number, those that are missing as well."""
-    found = {path.name.lower(): path for path in folder.iterdir()}
+    found = children(folder)
     numbers = [name[3:-4] for name in found if name.startswith("img") and name.endswith(".bmp")]
     highest = max((int(text) for text in numbers if text.isdecimal()), default=0)
     names = [f"img{number}.bmp" for number in range(1, highest + 1)]
