@@ -26,7 +26,8 @@ DEFAULT_WEIGHTS = "relqa-base"
 
 MANIFEST_NAME = "manifest.json"
 
-_SUFFIX = ".safetensors"
+SUFFIX = ".safetensors"
+"""Of a file of weights."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ def find_weights(weights: str | os.PathLike[str] = DEFAULT_WEIGHTS) -> WeightsRe
     Args:
         weights: A name in the shipped manifest, or the path of a ``.safetensors`` file with a
             manifest of the same name beside it (``model.safetensors`` and ``model.json``, as
-            ``relqa train`` writes them). Or a record, which is returned.
+            ``relqa train`` writes them), or in a folder of published ones, whose
+            ``manifest.json`` knows it. Or a record, which is returned.
 
     Raises:
         ValueError: For an unknown name, or a manifest that does not describe the file.
@@ -83,12 +85,10 @@ def find_weights(weights: str | os.PathLike[str] = DEFAULT_WEIGHTS) -> WeightsRe
     if isinstance(weights, WeightsRecord):
         return weights
     path = Path(weights)
-    if path.suffix == _SUFFIX:
-        manifest = path.with_suffix(".json")
-        for needed in (path, manifest):
-            if not needed.is_file():
-                raise FileNotFoundError(f"weights={os.fspath(weights)!r}: {needed} does not exist")
-        return _record(path.stem, path, _read_manifest(manifest), manifest)
+    if path.suffix == SUFFIX:
+        if not path.is_file():
+            raise FileNotFoundError(f"weights={os.fspath(weights)!r}: {path} does not exist")
+        return _record(path.stem, path, read_entry(path), _manifest_of(path))
     folder = pretrained_folder()
     manifest = folder / MANIFEST_NAME
     entries = _read_manifest(manifest)["weights"]
@@ -101,16 +101,41 @@ def find_weights(weights: str | os.PathLike[str] = DEFAULT_WEIGHTS) -> WeightsRe
     return _record(str(weights), folder / entry["file"], entry, manifest)
 
 
+def read_entry(path: Path) -> dict[str, Any]:
+    """What the manifest of a file of weights says of it.
+
+    Raises:
+        ValueError: If the manifest is damaged.
+        FileNotFoundError: If it is missing, or that of the folder does not know the file.
+    """
+    own, manifest = path.with_suffix(".json"), _manifest_of(path)
+    if not manifest.is_file():
+        raise FileNotFoundError(f"weights={os.fspath(path)!r}: {own} does not exist")
+    content = _read_manifest(manifest)
+    if manifest == own:
+        return content
+    try:
+        known = {entry["file"]: entry for entry in content["weights"].values()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{manifest} is no manifest of published weights: {error!r}") from error
+    if path.name not in known:
+        raise FileNotFoundError(
+            f"weights={os.fspath(path)!r}: {own} does not exist, and {manifest} describes only "
+            f"{sorted(known)}"
+        )
+    return known[path.name]  # type: ignore[no-any-return]
+
+
 def stamp(weights: str | os.PathLike[str]) -> tuple[int, ...]:
     """Of a file and its manifest, something that changes when they are written anew.
 
     Empty for the name of shipped weights, which do not change, and for files that are gone.
     """
     path = Path(weights)
-    if path.suffix != _SUFFIX:
+    if path.suffix != SUFFIX:
         return ()
     try:
-        found = [each.stat() for each in (path, path.with_suffix(".json"))]
+        found = [each.stat() for each in (path, _manifest_of(path))]
     except OSError:
         return ()
     return tuple(
@@ -123,7 +148,7 @@ def stamp(weights: str | os.PathLike[str]) -> tuple[int, ...]:
 def pinned(weights: str | os.PathLike[str]) -> str | os.PathLike[str]:
     """What stands for the same weights as long as it is kept: the name of shipped ones, or the
     record of a file, without the history of its training."""
-    if Path(weights).suffix != _SUFFIX:
+    if Path(weights).suffix != SUFFIX:
         return weights
     return replace(find_weights(weights), training={})
 
@@ -238,6 +263,12 @@ def save_weights(
 def provenance(record: WeightsRecord) -> dict[str, Any]:
     """What the manifest of other weights says of those that they started from."""
     return {"file": record.path.name, "sha256": record.sha256, "training": record.training}
+
+
+def _manifest_of(path: Path) -> Path:
+    """The manifest beside a file of weights, or that of a folder of published ones."""
+    own, shared = path.with_suffix(".json"), path.with_name(MANIFEST_NAME)
+    return shared if shared.is_file() and not own.is_file() else own
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

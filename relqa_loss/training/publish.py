@@ -23,8 +23,10 @@ from safetensors.torch import save
 from relqa_loss._files import encoded, write_atomically
 from relqa_loss.network.pretrained import (
     MANIFEST_NAME,
+    SUFFIX,
     WeightsRecord,
     find_weights,
+    read_entry,
     read_tensors,
 )
 from relqa_loss.training.objectives import MAP_PARTS
@@ -34,8 +36,9 @@ def publish(weights: Path, name: str, into: Path, figures: Sequence[Path] = ()) 
     """Write ``weights`` to ``into/NAME.safetensors`` and describe them in its manifest.
 
     Args:
-        weights: A file written by ``relqa train``, with its ``.json`` beside it.
-        name: The name under which users load them.
+        weights: A file written by ``relqa train``, with its ``.json`` beside it, or one that has
+            been published.
+        name: The name under which users load them, and that of the file.
         into: The folder of shipped weights.
         figures: JSON files written by the benchmarks, stored under their file names' stems. They
             are of what ships: publish without figures, measure, and publish again.
@@ -44,13 +47,17 @@ def publish(weights: Path, name: str, into: Path, figures: Sequence[Path] = ()) 
         The manifest's entry.
 
     Raises:
-        ValueError: If the file does not match its own manifest, or the figures were measured on
-            other weights.
+        ValueError: If the file does not match its own manifest, the name is that of no file, or
+            the figures were measured on other weights.
         FileNotFoundError: If a file is missing.
     """
+    if not name or Path(f"{name}{SUFFIX}").name != f"{name}{SUFFIX}" or name.endswith(SUFFIX):
+        raise ValueError(
+            f"name must be that of a file in {into}, without folders and {SUFFIX}, got {name!r}"
+        )
     shipped = _shipped(find_weights(weights))
     digest = hashlib.sha256(shipped).hexdigest()
-    entry: dict[str, Any] = json.loads(weights.with_suffix(".json").read_text("utf-8"))
+    entry = read_entry(weights)
     measured = {}
     for path in figures:
         content = json.loads(path.read_text("utf-8"))
@@ -61,11 +68,11 @@ def publish(weights: Path, name: str, into: Path, figures: Sequence[Path] = ()) 
                 f"which is what ships; publish without figures and run the benchmark on {name}"
             )
         measured[path.stem] = content
-    entry |= {"file": f"{name}.safetensors", "sha256": digest, "figures": measured}
+    entry |= {"file": f"{name}{SUFFIX}", "sha256": digest, "figures": measured}
     manifest = into / MANIFEST_NAME
     content = json.loads(manifest.read_text("utf-8")) if manifest.is_file() else {"weights": {}}
     content["weights"][name] = entry
-    write_atomically(into / f"{name}.safetensors", shipped)
+    write_atomically(into / f"{name}{SUFFIX}", shipped)
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     write_atomically(manifest, encoded(text))
     return entry

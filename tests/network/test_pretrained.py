@@ -138,6 +138,29 @@ def test_a_missing_manifest_is_named(saved: Path) -> None:
         load_pretrained(saved)
 
 
+@pytest.mark.parametrize(
+    ("content", "error", "said"),
+    [
+        ({"weights": {}}, FileNotFoundError, r"nano\.json does not exist, and .* only \[\]"),
+        ({"weights": {"x": {}}}, ValueError, "no manifest of published weights"),
+        ({}, ValueError, "no manifest of published weights"),
+        ([], ValueError, "no manifest of published weights"),
+    ],
+)
+def test_a_manifest_of_other_weights_is_named(
+    saved: Path, content: object, error: type[Exception], said: str
+) -> None:
+    saved.with_suffix(".json").unlink()
+    saved.with_name("manifest.json").write_text(json.dumps(content))
+    with pytest.raises(error, match=said):
+        load_pretrained(saved)
+
+
+def test_a_manifest_of_its_own_comes_before_the_folder_s(saved: Path) -> None:
+    saved.with_name("manifest.json").write_text("{}")
+    assert find_weights(saved).name == "nano"
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"lost\.safetensors does not exist"):
         load_pretrained(tmp_path / "lost.safetensors")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from safetensors import safe_open
 
 from relqa_loss.network import NetworkConfig, ParityNetwork, load_pretrained
-from relqa_loss.network.pretrained import save_weights
+from relqa_loss.network.pretrained import find_weights, save_weights
 from relqa_loss.training.publish import main, publish
 
 
@@ -49,7 +50,7 @@ def test_maps_ship_in_half_precision_and_distances_as_they_are(
 ) -> None:
     trained = load_pretrained(weights)
     publish(weights, "first", tmp_path)
-    shipped = _load(tmp_path)
+    shipped = load_pretrained(tmp_path / "first.safetensors")
     assert (tmp_path / "first.safetensors").stat().st_size < 0.6 * weights.stat().st_size
     assert {buffer.dtype for buffer in shipped.buffers()} == {torch.float32}
     generator = torch.Generator().manual_seed(0)
@@ -61,24 +62,27 @@ def test_maps_ship_in_half_precision_and_distances_as_they_are(
     assert float((after.maps - before.maps).abs().mean()) < 1e-3 * float(before.maps.abs().max())
 
 
-def test_what_has_been_published_can_be_published_again(weights: Path, tmp_path: Path) -> None:
-    publish(weights, "first", tmp_path)
-    content = (tmp_path / "first.safetensors").read_bytes()
-    publish(_beside_its_entry(tmp_path), "first", tmp_path)
-    assert (tmp_path / "first.safetensors").read_bytes() == content
+def test_what_has_been_published_is_loaded_by_its_path_and_can_be_published_again(
+    weights: Path, tmp_path: Path
+) -> None:
+    into = tmp_path / "shipped"
+    entry = publish(weights, "first", into)
+    publish(weights, "second", into)
+    shipped = into / "first.safetensors"
+    assert find_weights(shipped).version == f"first@{entry['sha256'][:8]}"
+    content = shipped.read_bytes()
+    publish(shipped, "first", into)
+    assert shipped.read_bytes() == content
 
 
-def _beside_its_entry(folder: Path) -> Path:
-    """What was published as ``first``, as a file that can be named by its path."""
-    entry = json.loads((folder / "manifest.json").read_text())["weights"]["first"]
-    copy = folder / "copy.safetensors"
-    copy.write_bytes((folder / "first.safetensors").read_bytes())
-    copy.with_suffix(".json").write_text(json.dumps(entry))
-    return copy
-
-
-def _load(folder: Path) -> ParityNetwork:
-    return load_pretrained(_beside_its_entry(folder))
+@pytest.mark.parametrize("name", ["../first", "", "a/b", "first.safetensors"])
+def test_names_that_are_those_of_no_file_are_refused(
+    weights: Path, tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(ValueError, match=f"got '{re.escape(name)}'"):
+        publish(weights, name, tmp_path / "shipped")
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
+    assert not (tmp_path / "first.safetensors").exists()
 
 
 def test_a_file_that_is_not_what_its_manifest_says_is_refused(
