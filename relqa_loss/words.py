@@ -62,8 +62,8 @@ def describe(
 
     Args:
         maps: K×h×w signed severities of one image against its reference.
-        reference: 3×H×W in [0, 1], to tell edges from flat areas. Places are named by position
-            only without it.
+        reference: 3×H×W or 1×H×W in [0, 1], to tell edges from flat areas. Places are named by
+            position only without it.
         channels: Names of the K maps.
 
     Returns:
@@ -106,7 +106,7 @@ def changes(
 
     Args:
         maps: K×h×w signed severities of one image against its reference.
-        reference: 3×H×W in [0, 1], or ``None``.
+        reference: 3×H×W or 1×H×W in [0, 1], or ``None``.
         channels: Names of the K maps.
         most: How many to return at most.
 
@@ -143,8 +143,10 @@ def _check_shapes(maps: Tensor, reference: Tensor | None, channels: Sequence[str
             f"maps must be {len(channels)}×h×w, one per channel, got shape {tuple(maps.shape)}; "
             "index a batch first"
         )
-    if reference is not None and (reference.dim() != 3 or reference.shape[0] != 3):
-        raise ValueError(f"the reference must be 3×H×W, got shape {tuple(reference.shape)}")
+    if reference is not None and (reference.dim() != 3 or reference.shape[0] not in (1, 3)):
+        raise ValueError(
+            f"the reference must be 3×H×W or 1×H×W, got shape {tuple(reference.shape)}"
+        )
 
 
 def _locate(

@@ -195,9 +195,19 @@ def test_shapes_are_checked() -> None:
             describe(torch.full((3, 8, 8), value))
     with pytest.raises(ValueError, match="one per channel"):
         describe(torch.ones(len(CHANNELS), 1, 8, 8))
-    for shape in ((1, 32, 32), (1, 3, 32, 32), (3, 3, 32, 32)):
+    for shape in ((2, 32, 32), (1, 3, 32, 32), (3, 3, 32, 32)):
         with pytest.raises(ValueError, match="3×H×W"):
             describe(maps(noise=1), torch.zeros(shape))
+
+
+def test_a_grey_reference_names_places_as_the_same_in_colour_does() -> None:
+    grey = torch.zeros(1, 64, 64)
+    grey[:, :, 30:34] = 1
+    found = maps()
+    found[0, :, 7:9] = 0.4
+    said = describe(found, grey)
+    assert said.endswith("near edges")
+    assert said == describe(found, grey.expand(3, -1, -1))
 
 
 def test_odd_sizes_and_gradients() -> None:

@@ -108,7 +108,9 @@ def _cover(field: Tensor, share: float, softness: float) -> Tensor:
     rank = min(max(round((1 - share) * values.numel()), 1), values.numel())
     threshold = values.kthvalue(rank).values
     # The second term lets the mask reach one even where the field hardly exceeds the threshold.
-    width = torch.minimum(softness * values.std(), (values.max() - threshold) / 4)
+    # A single pixel has no spread.
+    spread = values.std() if values.numel() > 1 else values.new_zeros(())
+    width = torch.minimum(softness * spread, (values.max() - threshold) / 4)
     return torch.sigmoid((field - threshold) / width.clamp_min(1e-9))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from relqa_loss._numbers import whole_number
 from relqa_loss.distortions import get_operator, operator_names
 from relqa_loss.network.model import ParityNetwork
 from relqa_loss.network.pretrained import (
@@ -108,13 +109,18 @@ def train(
     Raises:
         ValueError: If ``out`` or a file beside it exists and ``resume`` is false, there is nothing
             to resume, the checkpoint is of another run, of other photographs or builds on other
-            weights, there is no usable photograph, an excluded operator does not exist, or
-            ``two_outputs`` has no trained distance to learn from.
+            weights, initial weights are of another architecture, there is no usable photograph, an
+            excluded operator does not exist, ``two_outputs`` has no trained distance to learn from,
+            there are no ``workers``, or ``minutes`` is negative.
         FileNotFoundError: If initial weights or a teacher's are missing, or have no manifest.
         ImportError: If the extra ``train`` is not installed.
     """
     config = config or TrainConfig()
     progress = progress or Progress()
+    if whole_number("workers", workers) < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
+    if minutes is not None and not minutes >= 0:
+        raise ValueError(f"minutes must be at least 0, got {minutes}")
     state_path = checkpoint_path(out)
     _refuse_to_overwrite(out, state_path, resume)
     for name in config.exclude:
@@ -148,6 +154,7 @@ def train(
     data["processes"] = fabric.world_size
     # Before the pools are filled: a run that cannot go on should not first make new ones.
     state = load_checkpoint(state_path, config.to_dict(), data, weights) if resume else None
+    network = _initial_network(config, start)
     for split, pool in pools.items():
         report = partial(progress.pool, split)
         _once_a_node(fabric, partial(pool.fill, workers, report))
@@ -171,14 +178,7 @@ def train(
     checks = Batches(pools["val"], config.batch, config.seed, stride=stride)
     check_steps = max(1, len(pools["val"]) // (stride * config.batch))
 
-    generator_state = torch.random.get_rng_state()
-    # Initial weights; the caller's generator is put back, and no other device's is touched.
-    torch.default_generator.manual_seed(config.seed)
-    network = ParityNetwork(config.network)
-    torch.random.set_rng_state(generator_state)
     shadow = deepcopy(network).to(fabric.device)  # takes the averaged weights
-    if start is not None:
-        _load_initial(network, start)
     objectives = Objectives(
         network,
         config.objective,
@@ -365,11 +365,27 @@ def _refuse_to_overwrite(out: Path, state_path: Path, resume: bool) -> None:
             raise ValueError(f"{path} exists; choose another --out, or --resume to continue it")
 
 
-def _load_initial(network: ParityNetwork, record: WeightsRecord) -> None:
+def _initial_network(config: TrainConfig, start: WeightsRecord | None) -> ParityNetwork:
+    """A network with the weights that the run begins with."""
+    generator_state = torch.random.get_rng_state()
+    # Initial weights; the caller's generator is put back, and no other device's is touched.
+    torch.default_generator.manual_seed(config.seed)
+    network = ParityNetwork(config.network)
+    torch.random.set_rng_state(generator_state)
+    if start is None:
+        return network
     try:
-        network.load_state_dict(read_tensors(record))
+        network.load_state_dict(read_tensors(start))
     except RuntimeError as error:
+        theirs, ours = start.config.to_dict(), config.network.to_dict()
+        other = ", ".join(
+            f"{name} {theirs[name]} instead of {ours[name]}"
+            for name in ours
+            if theirs.get(name) != ours[name]
+        )
         raise ValueError(
-            f"{record.path} does not fit the architecture of this run: {error}"
+            f"the initial weights {start.path} are of another architecture than this run's "
+            f"({other}); choose theirs (--network), or other weights"
         ) from error
     network.scale.fill_(1.0)
+    return network

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".avif"})
 
+SPLITS = ("train", "val", "test")
+"""Of a manifest. Nothing here reads ``test``, which is for users' own."""
+
 
 @dataclass(frozen=True)
 class PhotoFolder:
@@ -45,14 +49,15 @@ def find_photos(folder: Path, split: str | None = None, least_side: int = 32) ->
             ``MANIFEST.csv`` with the columns ``file`` and ``split``, which then says which files
             belong to which split.
         split: ``train`` or ``val``. Without a manifest every tenth photograph (by the hash of its
-            name) is ``val``. ``None`` takes all.
+            name) is ``val``. ``None`` takes all. Of a manifest's splits, those that are none of
+            :data:`SPLITS` are left out with a warning.
         least_side: Photographs with a shorter side are skipped like unreadable ones, and so are
             those with transparent pixels, whose colours nobody has seen.
 
     Raises:
         ValueError: If the folder does not exist, its manifest lacks a column or is not in UTF-8,
-            has a split without a file or a file in two splits, none of its photographs is in the
-            split, or none of these can be used.
+            names none, has a split without a file or a file in two splits, none of its
+            photographs is in the split, or none of these can be used.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; give a folder of photographs")
@@ -66,12 +71,16 @@ def find_photos(folder: Path, split: str | None = None, least_side: int = 32) ->
             ) from error
         named = [(folder / name, its_split) for name, its_split in rows]
         _refuse_two_splits(manifest, named)
+        if split is not None:
+            _tell_of_other_splits(manifest, [its_split for _, its_split in named])
     else:
         paths = [path for path in files_below(folder) if path.suffix.lower() in SUFFIXES]
         named = [(path, _split_of(path.name)) for path in paths if path.is_file()]
     wanted = sorted(path for path, its_split in named if split in (None, its_split))
     if named and not wanted:
         raise ValueError(_nothing_in(split, manifest, [its_split for _, its_split in named]))
+    if not named and manifest.is_file():
+        raise ValueError(f"{manifest} names no photograph; remove it, or add a row for each")
     files: list[Path] = []
     skipped: list[Path] = []
     digest = hashlib.sha256()
@@ -188,7 +197,7 @@ def _read_manifest(path: Path) -> list[tuple[str, str]]:
         rows = []
         for row in reader:
             # A row that is cut short has no split at all, or no file where that column is last.
-            name, split = row["file"] or "", (row["split"] or "").strip()
+            name, split = row["file"] or "", (row["split"] or "").strip().lower()
             if name:
                 rows.append((name, split))
             elif split:
@@ -204,6 +213,19 @@ def _refuse_two_splits(manifest: Path, named: Sequence[tuple[Path, str]]) -> Non
         if before != split:
             raise ValueError(
                 f"{manifest} has {path.name} in split {before!r} and in split {split!r}; keep one"
+            )
+
+
+def _tell_of_other_splits(manifest: Path, splits: Sequence[str]) -> None:
+    """Who mistypes a split would train on fewer photographs, and not know."""
+    for split, count in sorted(Counter(splits).items()):
+        if split not in SPLITS:
+            logger.warning(
+                "%s: %d photographs are in split %r, which is none of %s, and are left out",
+                manifest,
+                count,
+                split,
+                ", ".join(SPLITS),
             )
 
 

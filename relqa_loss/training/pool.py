@@ -126,7 +126,7 @@ class Pool:
         """Make the missing shards with ``workers`` processes; safe to interrupt and call again.
 
         Args:
-            workers: Processes, each on one thread.
+            workers: Processes, each on one thread; at least one.
             progress: Called with (shards done, shards in all) after each one.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -136,7 +136,7 @@ class Pool:
         done = self.shards - len(missing)
         # Spawned, because forking a process whose thread pools are running can hang.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(max(1, workers), context, _one_thread) as executor:
+        with ProcessPoolExecutor(workers, context, _one_thread) as executor:
             jobs = [
                 executor.submit(_make_shard, self.spec, index, self._path(index))
                 for index in missing

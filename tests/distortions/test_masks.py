@@ -51,6 +51,12 @@ def test_partial_masks_cover_a_fair_part_of_any_image(kind: str, size: tuple[int
             assert 0.07 <= covered <= 0.62, (name, seed, covered)
 
 
+@pytest.mark.parametrize("kind", MASK_KINDS)
+def test_a_single_pixel_has_a_mask(kind: str) -> None:
+    for seed in SEEDS:
+        assert 0 <= sample_mask(kind, torch.rand(3, 1, 1), generator(seed)) <= 1
+
+
 def test_whole_is_all_ones() -> None:
     mask = sample_mask("whole", scene(33, 47), generator(0))
     assert torch.equal(mask, torch.ones(1, 33, 47))

@@ -278,6 +278,22 @@ def test_time_limit_stops_with_a_checkpoint(whole: _Whole, photos: Path, tmp_pat
     assert load_checkpoint(checkpoint_path(out), CONFIG.to_dict())["step"] == 1
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"minutes": -1.0}, "minutes must be at least 0, got -1"),
+        ({"minutes": float("nan")}, "minutes must be at least 0, got nan"),
+        ({"workers": 0}, "workers must be at least 1, got 0"),
+    ],
+)
+def test_impossible_options_are_refused_at_once(
+    options: dict[str, float], said: str, photos: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        train(photos, tmp_path / "no.safetensors", CONFIG, pool_folder=tmp_path, **options)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
 def _train(photos: Path, out: Path, whole: _Whole, **options: object) -> TrainResult:
     options = {"config": CONFIG, "pool_folder": whole.pools, "accelerator": "cpu", **options}
     return train(photos, out, **options)  # type: ignore[arg-type]
@@ -512,8 +528,17 @@ def test_initial_weights_are_the_start(whole: _Whole, photos: Path, tmp_path: Pa
     )
     assert seen[0] < whole.losses[0]["total"]
     other = replace(CONFIG, network=replace(CONFIG.network, judgement_width=8))
-    with pytest.raises(ValueError, match="does not fit"):
-        _train(photos, tmp_path / "b.safetensors", whole, initial=whole.out, config=other)
+    pools = tmp_path / "pools"
+    with pytest.raises(ValueError, match=r"of another architecture .*judgement_width \d+ instead"):
+        _train(
+            photos,
+            tmp_path / "b.safetensors",
+            whole,
+            initial=whole.out,
+            config=other,
+            pool_folder=pools,
+        )
+    assert not pools.exists()  # before any work
 
 
 def test_weights_of_another_distance_start_a_network_of_the_same_tensors(

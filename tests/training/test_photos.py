@@ -95,6 +95,31 @@ def test_spaces_around_a_split_do_not_make_another_one(tmp_path: Path) -> None:
     assert len(find_photos(tmp_path, "train").files) == 2
 
 
+def test_photographs_of_mistyped_splits_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for index in range(5):
+        _save(tmp_path / f"{index}.png", seed=index)
+    splits = ("train", "Train", "trian", "", "test")
+    rows = [f"{index}.png,{split}" for index, split in enumerate(splits)]
+    (tmp_path / "MANIFEST.csv").write_text("\n".join(("file,split", *rows)) + "\n")
+    assert [path.name for path in find_photos(tmp_path, "train").files] == ["0.png", "1.png"]
+    assert [record.getMessage().partition("MANIFEST.csv: ")[2] for record in caplog.records] == [
+        f"1 photographs are in split {split!r}, which is none of train, val, test, and are left out"
+        for split in ("", "trian")
+    ]
+    caplog.clear()
+    assert len(find_photos(tmp_path).files) == 5
+    assert not caplog.records
+
+
+def test_a_manifest_without_rows_is_named(tmp_path: Path) -> None:
+    _save(tmp_path / "one.png")
+    (tmp_path / "MANIFEST.csv").write_text("file,split\n")
+    with pytest.raises(ValueError, match=r"MANIFEST\.csv names no photograph"):
+        find_photos(tmp_path, "train")
+
+
 def test_manifest_decides_the_split(tmp_path: Path) -> None:
     for index, name in enumerate(("one.png", "two.png", "three.png")):
         _save(tmp_path / name, seed=index)
