@@ -17,8 +17,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="put distances on the scale of your own opinion scores",
         description="Fit a monotone curve from a metric to the opinions of a data set that relqa "
         "evaluate has been run on, with its uncertainty, and save it as a small JSON file for "
-        "relqa score --calibration and relqa_loss.evaluation.calibration.load_calibration. The "
-        "network is not changed.",
+        "relqa_loss.evaluation.calibration.load_calibration and, if the metric is "
+        "relqa:distance, relqa score --calibration. The network is not changed.",
     )
     parser.add_argument(
         "evaluation", type=Path, metavar="FOLDER", help="the --out folder of relqa evaluate"

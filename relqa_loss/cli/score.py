@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from relqa_loss.evaluation.calibration import Calibration
 
 _OPINION = ("opinion", "opinion_low", "opinion_high")
+_CALIBRATED = "relqa:distance"
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -112,7 +113,12 @@ def _calibration(path: Path | None, version: str) -> Calibration | None:
     from relqa_loss.evaluation.calibration import load_calibration
 
     calibration = load_calibration(path)
-    calibration.check("relqa:distance", version)
+    try:
+        calibration.check(_CALIBRATED, version)
+    except ValueError as error:
+        other = calibration.about.get("metric") != _CALIBRATED
+        advice = "; relqa calibrate makes one of distances without --metric" if other else ""
+        raise ValueError(f"{path}: {error}{advice}") from None
     side = calibration.about.get("short_side")
     if side is not None:
         raise ValueError(

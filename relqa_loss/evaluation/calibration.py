@@ -116,13 +116,17 @@ class Calibration:
             )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write JSON of some kilobytes, atomically."""
+        """Write JSON of some kilobytes, atomically.
+
+        Raises:
+            TypeError: If ``about`` holds what JSON does not know. Numbers of NumPy become Python's.
+        """
         record = {
             "format": FORMAT,
             **asdict(self),
             "resamples": [[c.start, c.end, c.middle, c.width] for c in self.resamples],
         }
-        text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+        text = json.dumps(record, indent=1, ensure_ascii=False, default=_plain) + "\n"
         write_atomically(Path(path), encoded(text))
 
 
@@ -260,6 +264,14 @@ def _members(scenes: Sequence[object] | None, count: int) -> NDArray[np.intp]:
         raise ValueError(f"expected {count} scenes, got {len(scenes)}")
     members = numbered(scenes)
     return members if members.max() + 1 >= FEWEST_SCENES else np.arange(count)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(
+        f"about must be of text, numbers, lists and dictionaries, as JSON is; got {value!r}"
+    )
 
 
 def _pair(value: Sequence[float]) -> tuple[float, float]:

@@ -151,7 +151,9 @@ def test_another_metric(folder: Path, evaluated: Path, weights: str, capsys) -> 
     assert estimate[0] < estimate[1]
     files = [str(folder / "2.png"), str(folder / "2-1.png")]
     assert main(["score", *files, "--weights", weights, "--calibration", str(out)]) == 2
-    assert "for torchmetrics:psnr, not for relqa:distance" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "psnr.json: the calibration is for torchmetrics:psnr, not for relqa:distance" in said
+    assert "without --metric" in said
 
 
 def test_other_weights_are_refused(folder: Path, evaluated: Path, capsys) -> None:  # type: ignore[no-untyped-def]

@@ -90,6 +90,15 @@ def test_saved_and_loaded(made: Calibration, tmp_path: Path) -> None:
         assert np.array_equal(getattr(load_calibration(path)(x), name), getattr(made(x), name))
 
 
+def test_saved_with_what_json_does_not_know(made: Calibration, tmp_path: Path) -> None:
+    path = tmp_path / "mos.json"
+    replace(made, about={"offset": np.float32(0.5), "images": np.int64(3)}).save(path)
+    assert load_calibration(path).about == {"offset": 0.5, "images": 3}
+    with pytest.raises(TypeError, match=r"as JSON is; got \{1\}"):
+        replace(made, about={"odd": {1}}).save(path)
+    assert load_calibration(path).about["images"] == 3
+
+
 def test_saved_with_a_name_that_is_no_utf8(made: Calibration, tmp_path: Path) -> None:
     odd = replace(made, about={"weights": "caf\udce9@c723a4c3"})  # of a file caf\xe9.safetensors
     odd.save(tmp_path / "odd.json")

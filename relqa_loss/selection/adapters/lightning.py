@@ -32,7 +32,8 @@ class RelationalSelection(Callback):  # type: ignore[misc, unused-ignore]
     ``val/relational_loss`` (or ``val/relational_distance``) before ``ModelCheckpoint`` looks for
     it, so ``ModelCheckpoint(monitor="val/relational_loss", mode="min")`` works as well:
     :attr:`monitor` and :attr:`mode` are what it needs. Where averaged weights are validated, as by
-    Lightning's ``EMAWeightAveraging``, those are kept. ``trainer.validate(model)`` before
+    Lightning's ``EMAWeightAveraging``, those are kept. Images of several validation loaders count
+    together. ``trainer.validate(model)`` before
     ``trainer.fit`` makes the untrained model step 0; the sanity check does not count, nor does a
     validation of trained weights, which gives the mean and nothing else.
     ``Trainer(fast_dev_run=True)`` leaves the folder alone.
