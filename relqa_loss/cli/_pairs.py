@@ -12,6 +12,8 @@ from torch import Tensor
 from relqa_loss.cli._common import images_in
 from relqa_loss.network import Relation
 
+_NO_IMAGES = "has no image files in it"
+
 
 class Pair(NamedTuple):
     """Two files to be related."""
@@ -52,30 +54,31 @@ def pair_up(
     A reference file goes with every image, and with every image of a folder. In a folder of
     references, an image's partner has the same path inside the folder; failing that, the same
     path but for the ending, and for how accents are composed. What lies under ``out``, a folder
-    within one of them, is no image.
+    within one of them, is no image. A folder of outputs without images is a failure, beside
+    which others are of use.
 
     Raises:
-        ValueError: If a folder has no images in it.
+        ValueError: If a folder of references has no images in it.
     """
     pairs: list[Pair] = []
     failures: list[Failure] = []
     if not reference.is_dir():
         for image in images:
-            files = [image]
-            if image.is_dir():
-                files = [
-                    file for file in _folder(image, out) if file.resolve() != reference.resolve()
-                ]
+            files = _outputs(image, out, failures, reference) if image.is_dir() else [image]
             pairs.extend(Pair(reference, file) for file in files)
         return pairs, failures
-    references = _folder(reference, out)
+    references = images_in(reference, out)
+    if not references:
+        raise ValueError(f"{reference} {_NO_IMAGES}")
     exact = {path.relative_to(reference): path for path in references}
     by_stem: dict[str, list[Path]] = {}
     for path in references:
         by_stem.setdefault(_stem(path.relative_to(reference)), []).append(path)
     for image in images:
         matched: set[Path] = set()
-        files = _folder(image, out) if image.is_dir() else [image]
+        files = _outputs(image, out, failures) if image.is_dir() else [image]
+        if not files:
+            continue
         for file in files:
             key = file.relative_to(image) if image.is_dir() else Path(file.name)
             candidates = [exact[key]] if key in exact else by_stem.get(_stem(key), [])
@@ -107,10 +110,14 @@ def _stem(path: Path) -> str:
     return unicodedata.normalize("NFC", str(path.with_suffix("")))
 
 
-def _folder(folder: Path, out: Path | None) -> list[Path]:
-    files = images_in(folder, out)
+def _outputs(
+    folder: Path, out: Path | None, failures: list[Failure], reference: Path | None = None
+) -> list[Path]:
+    """The images in a folder, of which ``reference`` is none; without any, it is a failure."""
+    found = images_in(folder, out)
+    files = [file for file in found if reference is None or file.resolve() != reference.resolve()]
     if not files:
-        raise ValueError(f"{folder} has no image files in it")
+        failures.append(Failure(folder, f"{_NO_IMAGES}{' but the reference' if found else ''}"))
     return files
 
 

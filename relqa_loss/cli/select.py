@@ -247,9 +247,6 @@ def _jobs(
     keys = [path.relative_to(reference).as_posix() for path in references]
     images: dict[Path, dict[str, Path]] = {path: {} for path in references}
     for name, folder in folders.items():
-        if not images_in(folder):
-            failures.append((name, str(folder), "has no image files in it"))
-            continue
         pairs, failed = pair_up(reference, [folder], allow_missing=allow_missing)
         failures += [(name, str(failure.image), failure.error) for failure in failed]
         for pair in pairs:

@@ -249,7 +249,19 @@ def test_empty_folder_and_two_reports_on_stdout(photos: Path, weights: str, caps
     (photos / "empty").mkdir()
     assert score(photos / "empty", photos / "image", weights=weights) == 2
     assert "has no image files" in capsys.readouterr().err
+    for reference in (photos / "reference", photos / "reference" / "a.png"):
+        out = photos / "scores.csv"
+        folders = (photos / "empty", photos / "image")
+        assert score(reference, *folders, "--csv", out, weights=weights) == 2
+        rows = list(csv.DictReader(out.open(encoding="utf-8")))
+        assert len([row for row in rows if row["distance"]]) == 2, reference
+        errors = [line for line in capsys.readouterr().err.splitlines() if "empty" in line]
+        assert len(errors) == 1, errors
+        assert "has no image files in it" in errors[0]
     reference = photos / "reference" / "a.png"
+    (photos / "reference" / "b.png").unlink()
+    assert score(reference, photos / "reference", weights=weights) == 2
+    assert "has no image files in it but the reference" in capsys.readouterr().err
     assert score(reference, reference, "--json", "-", "--csv", "-", weights=weights) == 2
 
 
