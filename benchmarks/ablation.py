@@ -177,9 +177,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="markdown file to write as well")
     parser.add_argument("--json", type=Path, help="figures as JSON")
     arguments = parser.parse_args()
+    known = [v.name for v in VARIANTS]
+    unknown = [name for name in arguments.only or () if name not in known]
+    if unknown:
+        parser.error(f"no variant is called {' or '.join(unknown)}; known are {known}")
     variants = [v for v in VARIANTS if not arguments.only or v.name in arguments.only]
-    if not variants:
-        parser.error(f"no variant has that name; known are {[v.name for v in VARIANTS]}")
 
     found = find_photos(arguments.photos, "train", least_side=_CROP + MARGIN)
     try:

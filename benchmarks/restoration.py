@@ -210,6 +210,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="figures as JSON")
     parser.add_argument("--sheet", type=Path, help="picture to write")
     arguments = parser.parse_args()
+    for name in arguments.losses:  # not when its turn comes, after hours of training others
+        try:
+            build_loss(name, arguments.weights)
+        except Unavailable:
+            continue  # said where it is left out
+        except ValueError as error:
+            parser.error(str(error))
 
     found = find_photos(arguments.photos, "train", least_side=arguments.crop)
     files, fingerprint = found.files, found.fingerprint[:8]

@@ -86,7 +86,8 @@ def build(part: str, name: str, options: dict[str, Any], weights: str) -> nn.Mod
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--photos", type=Path, required=True)
-    parser.add_argument("--parts", nargs="+", default=["curve", "spatial"])
+    parts_known = ["curve", "spatial"]
+    parser.add_argument("--parts", nargs="+", default=parts_known, choices=parts_known)
     parser.add_argument("--weights", default="relqa-base", help="shipped name or path")
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--seeds", type=int, default=1)

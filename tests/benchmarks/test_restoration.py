@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -245,3 +247,25 @@ def test_sharpness_and_cleanness_are_told_apart() -> None:
     # Luma of three independent channels, less a mean over 25 pixels.
     expected = 255 * 0.05 * (0.299**2 + 0.587**2 + 0.114**2) ** 0.5 * (24 / 25) ** 0.5
     assert flat_noise(noisy, photo) == pytest.approx(expected, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("script", "names", "message"),
+    [
+        ("restoration", ["--losses", "L1", "L3"], "unknown loss 'L3'; known: L1"),
+        ("steering", ["--parts", "curve", "other"], "invalid choice: 'other'"),
+        ("ablation", ["--only", "panel of 4", "other"], "no variant is called other; known are"),
+    ],
+)
+def test_names_that_are_not_known_are_refused_before_anything_is_read_or_trained(
+    script: str,
+    names: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["x", "--photos", str(tmp_path / "none"), *names])
+    with pytest.raises(SystemExit):
+        importlib.import_module(script).main()
+    assert message in capsys.readouterr().err
