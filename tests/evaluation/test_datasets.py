@@ -522,6 +522,24 @@ def test_rows_of_a_spreadsheet(tmp_path: Path) -> None:
         read_dataset(path)
 
 
+@pytest.mark.parametrize("rows", [1, 20000])
+@pytest.mark.parametrize("row", ['"a.png,b/d.jpg,4,', 'a.png,b/d.jpg,4,"blur'])
+def test_a_quotation_mark_that_is_not_closed(rows: int, row: str, tmp_path: Path) -> None:
+    """All rows that follow would be of its cell, and be lost."""
+    path = TREES[-1].write(tmp_path)
+    path.write_text(path.read_text() + row + "\na.png,b/d.jpg,4,noise" * rows)
+    with pytest.raises(ValueError, match=r"line 4: .* a quotation mark that is not closed\?"):
+        read_dataset(path)
+
+
+def test_a_quotation_mark_in_a_name(tmp_path: Path) -> None:
+    for name in ("a.png", 'size 5,"b.png'):
+        touch(tmp_path / name)
+    (tmp_path / "mine.csv").write_text('reference;distorted;score\na.png;size 5,"b.png;3\n')
+    [pair] = read_dataset(tmp_path / "mine.csv").pairs
+    assert pair.distorted.name == 'size 5,"b.png'
+
+
 def test_folders_that_lie_elsewhere(bapps: Path, tmp_path: Path) -> None:
     [tree] = [tree for tree in TREES if tree.kind == "pipal"]
     there, here = tree.write(tmp_path / "disk"), tmp_path / "here"

@@ -5,11 +5,15 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from relqa_loss._files import files_below
 from relqa_loss.imageio import IMAGE_SUFFIXES
+
+_END = "end"
+_UNCLOSED = "is there a quotation mark that is not closed?"
 
 
 class Line(NamedTuple):
@@ -51,16 +55,16 @@ def table_of(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If no line has the required columns, or a row is too short.
+        ValueError: If no line has the required columns, a row is too short, or a quotation mark is
+            not closed.
     """
     lines = _text(path).splitlines()
-    reader = csv.reader(lines, delimiter=_separator(lines, required))
+    separator = _separator(path, lines, required)
     places: dict[str, int] | None = None
-    for cells in reader:
+    for line, cells in _rows(path, lines, separator):
         row = [cell.strip() for cell in cells]
         if not any(row):
             continue
-        line = Line(path, reader.line_num)
         if places is None:
             found = _columns(row, {**required, **(optional or {})})
             places = found if all(name in found for name in required) else None
@@ -165,12 +169,34 @@ def _text(path: Path) -> str:
         raise ValueError(f"{path}: not a text file in UTF-8 ({error.reason})") from None
 
 
-def _separator(lines: Sequence[str], required: Mapping[str, Sequence[str]]) -> str:
+def _rows(path: Path, lines: Sequence[str], separator: str) -> Iterator[tuple[Line, list[str]]]:
+    """Cells of each row, and the line that it ends on.
+
+    Raises:
+        ValueError: If a quotation mark is not closed: all that follows would be of one cell.
+    """
+    # A row more: it does not come out if the one before goes on.
+    reader = csv.reader([*lines, _END], delimiter=separator)
+    while True:
+        begin = Line(path, reader.line_num + 1)
+        try:
+            cells = next(reader)
+        except csv.Error as error:  # of a cell too long, most of all
+            raise ValueError(f"{begin}: no row of a table ({error}); {_UNCLOSED}") from None
+        if reader.line_num > len(lines):
+            if cells != [_END]:
+                raise ValueError(f"{begin}: the row does not end; {_UNCLOSED}")
+            return
+        yield Line(path, reader.line_num), cells
+
+
+def _separator(path: Path, lines: Sequence[str], required: Mapping[str, Sequence[str]]) -> str:
     """The one that makes a header of some line: names of files may be full of the others."""
     for separator in ",;\t":
-        for row in csv.reader(lines, delimiter=separator):
-            if len(_columns([cell.strip() for cell in row], required)) == len(required):
-                return separator
+        with suppress(ValueError):  # a name may have a quotation mark after one of the others
+            for _, row in _rows(path, lines, separator):
+                if len(_columns([cell.strip() for cell in row], required)) == len(required):
+                    return separator
     return ","
 
 
