@@ -509,6 +509,19 @@ def test_the_end_of_a_path_tells_which_of_several_images(tmp_path: Path) -> None
     assert read_dataset(root).pairs[1].distorted == root / "compressed" / "1" / "avif-60.png"
 
 
+def test_the_table_of_cid22_as_it_is_published(tmp_path: Path) -> None:
+    """The references were rated as well; a copy of one tells nothing about a metric."""
+    for name in ("original/1.png", "compressed/1/a.png"):
+        touch(tmp_path / name)
+    (tmp_path / "CID22_validation_set.csv").write_text(
+        "reference_img,distorted_img,encoder,setting,bpp,MCOS,RMOS,Elo,nb_pc_opinions\n"
+        "original/1.png,original/1.png,Reference,,24,91.5,4.9,2000,40\n"
+        "original/1.png,compressed/1/a.png,AVIF_aom_s7,q30,0.5,62.25,3.1,1500,40\n"
+    )
+    [pair] = read_dataset(tmp_path).pairs
+    assert (pair.distorted.name, pair.score, pair.type) == ("a.png", 62.25, "AVIF_aom_s7")
+
+
 def test_rows_of_a_spreadsheet(tmp_path: Path) -> None:
     """Empty ones do not count, and trailing cells that are optional may be gone."""
     path = TREES[-1].write(tmp_path)

@@ -15,10 +15,12 @@ def read_cid22(root: Path) -> OpinionDataset:
     for high fidelity image compression", IEEE MultiMedia 30 (2023),
     https://cloudinary.com/labs/cid22. Forty-nine of its 250 references are published.
 
-    Expects one ``CID22*.csv`` with columns for the reference (``reference``, ``original``,
-    ``source`` or ``ref``), the compressed image (``distorted``, ``compressed``, ``image`` or
-    ``dist``), the opinion (``mcos``, ``mos`` or ``score``) and, if there, the codec (``encoder``,
-    ``codec`` or ``type``), and the images in any folders below, as 8-bit files that Pillow reads.
+    Expects one ``CID22*.csv`` with columns for the reference (``reference_img`` as published,
+    ``reference``, ``original``, ``source`` or ``ref``), the compressed image (``distorted_img``,
+    ``distorted``, ``compressed``, ``image`` or ``dist``), the opinion (``mcos``, ``mos`` or
+    ``score``) and, if there, the codec (``encoder``, ``codec`` or ``type``), and the images in any
+    folders below, as 8-bit files that Pillow reads. Rows whose codec is ``Reference`` rate the
+    references themselves and are left out.
 
     Args:
         root: The folder with the CSV file.
@@ -44,12 +46,13 @@ def read_cid22(root: Path) -> OpinionDataset:
         for line, row in table_of(
             tables[0],
             {
-                "reference": ["reference", "original", "source", "ref"],
-                "distorted": ["distorted", "compressed", "image", "dist"],
+                "reference": ["reference_img", "reference", "original", "source", "ref"],
+                "distorted": ["distorted_img", "distorted", "compressed", "image", "dist"],
                 "score": ["mcos", "mos", "score"],
             },
             {"type": ["encoder", "codec", "type"]},
         )
+        if row.get("type", "").lower() != "reference"
     ]
     return OpinionDataset("cid22", root, "MCOS, 0 to 100", True, tuple(pairs))
 
