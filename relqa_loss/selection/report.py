@@ -253,6 +253,8 @@ def _decision(
     for key in (*won, *lost):
         word = "better" if lead[key] > 0 else "worse"
         head = f"{key}: {chosen} is {word} by {abs(lead[key]):.2g}"
+        if lead[key] == 0:  # shown for what is limited
+            head = f"{key}: {chosen} and {rival} are a tie"
         try:
             body = _case(reference / key, chosen, rival, files, key, limits, channels, examine)
         except (ValueError, OSError) as error:  # the file has gone since it was measured

@@ -157,6 +157,8 @@ def test_a_veto_shows_the_images_with_most_of_what_it_limits(tmp_path: Path) -> 
     heads = re.findall(r"<h3>(.*?)</h3>", text)
     assert [head[0] for head in heads] == ["g", "f", "e"]
     assert heads[2] == "e: bad is worse by 0.1"
+    tied = page(tmp_path, veto=limits, baseline="bad", leads=LEADS | {"g": 0.0})
+    assert "<h3>g: bad and good are a tie</h3>" in tied
     assert "<b>1</b><span>candidates ruled out</span>" in text
     assert "Limits, against bad: more ringing by 0.02, less sharpness by 0.5." in text
     assert '<td class="note">vetoed: more ringing than bad by 0.3 (tolerance 0.02)</td>' in text
