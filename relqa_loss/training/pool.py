@@ -12,6 +12,7 @@ import json
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -128,6 +129,9 @@ class Pool:
         Args:
             workers: Processes, each on one thread; at least one.
             progress: Called with (shards done, shards in all) after each one.
+
+        Raises:
+            OSError: If a process dies, or a shard cannot be written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         missing = self.missing()
@@ -147,6 +151,11 @@ class Pool:
                     done += 1
                     if progress is not None:
                         progress(done, self.shards)
+            except BrokenProcessPool as error:
+                raise OSError(
+                    "a process that fills the pool died, perhaps for lack of memory: use fewer "
+                    f"--workers; the shards in {self.folder} are kept for the next run"
+                ) from error
             except BaseException:
                 executor.shutdown(cancel_futures=True)
                 raise

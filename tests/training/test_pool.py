@@ -12,7 +12,7 @@ import torch
 
 from relqa_loss.distortions import DistortionEngine
 from relqa_loss.training import pool as pool_module
-from relqa_loss.training.pool import SETS_PER_SHARD, Pool
+from relqa_loss.training.pool import SETS_PER_SHARD, Pool, PoolSpec
 from relqa_loss.training.sets import IMAGES_PER_SET, STORED, RankedSet, SetMaker
 
 
@@ -92,6 +92,17 @@ def test_an_interrupted_pool_is_completed_identically(pool: Pool, tmp_path: Path
     after = os.stat(kept)
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert sorted(folder.iterdir()) == [lost, kept]
+
+
+class _Deadly(PoolSpec):
+    def make_set(self, index: int) -> RankedSet:
+        os._exit(1)
+
+
+def test_a_process_that_dies_is_reported(pool: Pool, tmp_path: Path) -> None:
+    deadly = Pool(_Deadly(**vars(pool.spec)), tmp_path, 1)
+    with pytest.raises(OSError, match=r"died.*fewer --workers; the shards in .* are kept"):
+        deadly.fill(workers=1)
 
 
 @pytest.mark.parametrize("size", [0, 1000])
