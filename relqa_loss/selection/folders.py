@@ -222,7 +222,10 @@ def _start_worker(make: Callable[[], Measure], threads: int) -> None:
 
     import torch
 
+    from relqa_loss._workers import end_with_parent
+
     global _measure
+    end_with_parent()
     # An interrupt reaches all processes; the parent alone answers it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)

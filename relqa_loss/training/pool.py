@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from relqa_loss._files import write_atomically
+from relqa_loss._workers import end_with_parent
 from relqa_loss.training.panel import PANEL
 from relqa_loss.training.photos import random_crop, read_photo
 from relqa_loss.training.sets import (
@@ -140,7 +141,7 @@ class Pool:
         done = self.shards - len(missing)
         # Spawned, because forking a process whose thread pools are running can hang.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, context, _one_thread) as executor:
+        with ProcessPoolExecutor(workers, context, _start_worker) as executor:
             jobs = [
                 executor.submit(_make_shard, self.spec, index, self._path(index))
                 for index in missing
@@ -198,7 +199,8 @@ def read_shard(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _one_thread() -> None:
+def _start_worker() -> None:
+    end_with_parent()
     # A worker process of our own, not the user's: two threads a worker would only fight.
     torch.set_num_threads(1)
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,6 +106,38 @@ def test_a_process_that_dies_is_reported(pool: Pool, tmp_path: Path) -> None:
     deadly = Pool(_Deadly(**vars(pool.spec)), tmp_path, 1)
     with pytest.raises(OSError, match=r"died.*fewer --workers; the shards in .* are kept"):
         deadly.fill(workers=1)
+
+
+_KILLED = """
+import os, signal, sys, time
+from pathlib import Path
+from relqa_loss.selection.folders import Job, PoolMeasure
+from relqa_loss.training.pool import Pool, PoolSpec
+
+def die():
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(600)
+
+class Spec(PoolSpec):
+    def make_set(self, index):
+        die()
+
+if __name__ == "__main__":
+    if sys.argv[1] == "train":
+        Pool(Spec((), "", ()), Path(sys.argv[2]), 1).fill(workers=1)
+    list(PoolMeasure(die, 1)([Job("", Path(), {})]))
+"""
+
+
+@pytest.mark.parametrize("command", ["train", "select"])
+def test_processes_end_with_a_parent_that_is_killed(command: str, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(_KILLED)
+    # They have its output open: until they end, so does not this.
+    run = subprocess.run(
+        [sys.executable, str(script), command, str(tmp_path)], stdout=subprocess.PIPE, timeout=120
+    )
+    assert run.returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("size", [0, 1000])
