@@ -183,7 +183,8 @@ class ImageScores:
             if len(names) != len(rows) or len({*known, *names}) < len(known) + len(names):
                 raise ValueError(
                     f"keys must be one per image and unique, got {names[:4]} for {len(rows)} "
-                    f"images after {len(known)} others"
+                    f"images after {len(known)} others; reset() forgets those of a validation that "
+                    "was stopped half-way"
                 )
             self._keys = [*known, *names]
         self._rows.extend(list(row) for row in rows)

@@ -422,6 +422,11 @@ def _read_scores(values: Scores) -> tuple[tuple[str, ...] | None, tuple[float, .
     if isinstance(values, list | tuple):
         values = [_off_torch(value) for value in values]
     array = np.asarray(_off_torch(values), np.float64)
+    if array.shape == (0,):
+        raise ValueError(
+            "values must be one score per image, and there are none: score the images of a "
+            "validation first, then decide, once for each validation"
+        )
     if array.ndim != 1 or not array.size:
         raise ValueError(
             f"values must be one score per image, got shape {tuple(array.shape)}; a metric with "
@@ -446,4 +451,7 @@ def _mismatch(images: tuple[str, ...] | int, given: tuple[str, ...] | int) -> st
     names = [
         f"{len(x)} by key" if isinstance(x, tuple) else f"{x} by position" for x in (images, given)
     ]
-    return f"the first checkpoint had {names[0]}, this one has {names[1]}"
+    text = f"the first checkpoint had {names[0]}, this one has {names[1]}"
+    if isinstance(images, int) and isinstance(given, int) and given > images:
+        text += "; reset() of the scores forgets those of a validation that was stopped half-way"
+    return text

@@ -93,6 +93,14 @@ class RelationalSelection:
             keys = self._accelerator.gather_for_metrics(names_of(keys), use_gather_object=True)
         scores.add_rows(rows.tolist(), keys)
 
+    def reset(self) -> None:
+        """Forget the images of a validation that was stopped half-way; all processes call it.
+
+        Nothing tells this class that a validation begins: after an interrupt that the loop, or the
+        notebook, survives, the next one would be added to what is left.
+        """
+        self._shared.scores.reset()
+
     def decide(self, step: int, model: nn.Module) -> Decision:
         """Offer the checkpoint that has been scored; all processes call it.
 
@@ -102,6 +110,12 @@ class RelationalSelection:
 
         Returns:
             The decision, the same on all processes.
+
+        Raises:
+            ValueError: If no image was added, or others than at the first checkpoint; then they are
+                forgotten, and the validation can be done again.
+            Exception: Whatever else :meth:`~relqa_loss.selection.CheckpointSelector.update` raises;
+                ``RuntimeError`` on the other processes.
         """
         state = self._accelerator.get_state_dict(model)
         return self._shared.decide(step, state, gather=False)

@@ -137,3 +137,26 @@ def test_every_image_of_a_loader_that_was_not_prepared_counts(
         selection.decide(step, tiny)
     assert selection.selector is not None
     assert [len(entry.values) for entry in selection.selector.entries] == [4, 4, 4]
+
+
+def test_a_validation_that_was_stopped_is_forgotten(tmp_path: Path, tiny: Any) -> None:
+    images = torch.rand(2, 3, 32, 32)
+    selection = RelationalSelection(Accelerator(cpu=True), tmp_path / "by position")
+    with pytest.raises(ValueError, match="one score per image, and there are none: score"):
+        selection.decide(0, tiny)
+    selection.add(images[:1], images[:1])  # and then an interrupt
+    selection.reset()
+    selection.add(images, images)
+    selection.decide(0, tiny)
+    selection.add(images[:1], images[:1])
+    selection.add(images, images)
+    with pytest.raises(ValueError, match=r"3 by position; reset\(\) .* stopped half-way"):
+        selection.decide(1, tiny)
+    selection.add(images, images)  # what was refused is forgotten
+    selection.decide(1, tiny)
+    assert selection.selector is not None
+    assert [len(entry.values) for entry in selection.selector.entries] == [2, 2]
+    keyed = RelationalSelection(Accelerator(cpu=True), tmp_path / "by key")
+    keyed.add(images[:1], images[:1], ["a"])
+    with pytest.raises(ValueError, match=r"after 1 others; reset\(\) .* stopped half-way"):
+        keyed.add(images, images, ["a", "b"])
