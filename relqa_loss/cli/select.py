@@ -208,9 +208,12 @@ def _group() -> Iterator[_Group]:
     if size == 1:
         yield _Group(0, 1)
         return
+    import datetime
+
     import torch.distributed as dist
 
-    dist.init_process_group("gloo")
+    # Those that are done wait for the slowest: after a resume, for as long as all images take.
+    dist.init_process_group("gloo", timeout=datetime.timedelta(days=7))
     try:
         yield _Group(dist.get_rank(), size)
     finally:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +268,25 @@ def test_processes_and_torchrun_give_the_same(run: Path, weights: str) -> None:
         for name, values in alone["values"].items():
             assert document["values"][name] == pytest.approx(values, abs=1e-6)
         assert [f["image"] for f in document["failures"]] == [f["image"] for f in alone["failures"]]
+
+
+def test_processes_that_are_done_wait_for_the_slowest(
+    run: Path, weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = []
+
+    class Stop(Exception):
+        pass
+
+    def begin(backend: str, *, timeout: timedelta = timedelta(minutes=30)) -> None:
+        waits.append(timeout)
+        raise Stop
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.distributed, "init_process_group", begin)
+    with pytest.raises(Stop):
+        choose(run, weights)
+    assert waits[0] > timedelta(days=1)
 
 
 def _die() -> Measure:
