@@ -21,6 +21,9 @@ def write_atomically(path: Path, content: bytes) -> None:
 
     Pipes and devices are written to, and links are followed: a file takes the place of another file
     only.
+
+    Raises:
+        OSError: If it cannot be written; the one before is still there, and nothing beside it.
     """
     if path.exists() and not path.is_file():
         path.write_bytes(content)
@@ -33,6 +36,10 @@ def write_atomically(path: Path, content: bytes) -> None:
     try:
         temporary.write_bytes(content)
         temporary.replace(path)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # a full disk names no file
+            error.filename = os.fspath(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

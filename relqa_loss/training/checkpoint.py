@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from relqa_loss._files import write_atomically
 from relqa_loss.training.config import TrainConfig
 
 
@@ -16,10 +18,15 @@ def checkpoint_path(out: Path) -> Path:
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write beside ``path``, then rename: a kill at any moment leaves the old or the new file."""
-    temporary = path.with_name(path.name + ".part")
-    torch.save(state, temporary)
-    temporary.replace(path)
+    """Write beside ``path``, then rename: a kill at any moment leaves the old or the new file.
+
+    Raises:
+        OSError: If it cannot be written, as to a full disk; the one before is still there.
+    """
+    # Not by torch.save to the disk: of one that is full it speaks of positions in an archive.
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomically(path, buffer.getvalue())
 
 
 def load_checkpoint(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import random
 import shutil
@@ -352,13 +353,16 @@ def test_a_checkpoint_is_written_whole_or_not_at_all(
     save_checkpoint(path, state)
     assert list(tmp_path.iterdir()) == [path]
 
-    def cut_short(_: object, file: Path) -> None:
-        file.write_bytes(b"half")
-        raise OSError("the disk is full")
+    whole = Path.write_bytes
 
-    monkeypatch.setattr(torch, "save", cut_short)
-    with pytest.raises(OSError, match="full"):
+    def cut_short(self: Path, content: bytes) -> int:
+        whole(self, content[:9])
+        raise OSError(errno.ENOSPC, "the disk is full")
+
+    monkeypatch.setattr(Path, "write_bytes", cut_short)
+    with pytest.raises(OSError, match=f"full: '{path}'"):
         save_checkpoint(path, state | {"step": 1})
+    assert list(tmp_path.iterdir()) == [path]
     assert load_checkpoint(path, CONFIG.to_dict()) == state
 
 
