@@ -11,6 +11,8 @@ import torch
 from relqa_loss._files import write_atomically
 from relqa_loss.training.config import TrainConfig
 
+_DATA = {"train": "photographs to train on", "val": "photographs to validate on"}
+
 
 def checkpoint_path(out: Path) -> Path:
     """Where the run that writes ``out`` keeps its state."""
@@ -65,11 +67,16 @@ def load_checkpoint(
             f"{path} belongs to a run with other settings ({', '.join(changed)} differ); resume "
             "with the same settings or choose another --out"
         )
-    before = state.get("data", data)
+    before: dict[str, Any] = state.get("data", data) or {}
     if data is not None and before != data:
+        differing = "; ".join(
+            f"{_DATA.get(name, name)} {str(before.get(name))[:12]}, now {str(data.get(name))[:12]}"
+            for name in {**before, **data}
+            if before.get(name) != data.get(name)
+        )
         raise ValueError(
-            f"{path} belongs to a run on other data: {before}, now {data}; resume with the same "
-            "photographs and number of processes, or choose another --out"
+            f"{path} belongs to a run on other data: {differing}; resume with the same photographs "
+            "and number of processes, or choose another --out"
         )
     known = state.get("weights", {})
     for option, now in (weights or {}).items():

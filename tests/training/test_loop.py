@@ -382,9 +382,15 @@ def test_resuming_with_other_photographs_is_refused(
     changed = next(path for path in sorted(other.iterdir()) if path.suffix == ".png")
     Image.open(changed).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(changed)
     pools = tmp_path / "pools"
-    with pytest.raises(ValueError, match="other data"):
+    # Of the split that has changed, and of nothing else.
+    what = r"other data: photographs to train on \w{12}, now \w{12}; resume with"
+    with pytest.raises(ValueError, match=what):
         _train(other, whole.out, whole, resume=True, pool_folder=pools)
     assert not pools.exists()
+    many = {"train": "a", "val": "b", "processes": 2}
+    save_checkpoint(tmp_path / "many.ckpt", {"config": CONFIG.to_dict(), "data": many})
+    with pytest.raises(ValueError, match="other data: processes 2, now 1; resume with"):
+        load_checkpoint(tmp_path / "many.ckpt", CONFIG.to_dict(), many | {"processes": 1})
 
 
 def test_resuming_from_other_initial_weights_is_refused(
