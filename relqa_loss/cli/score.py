@@ -75,7 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
     examine = Examiner(arguments.weights, resolve_device(arguments.device))
     calibration = _calibration(arguments.calibration, examine.version)
     rows: list[dict[str, Any]] = []
-    interrupted = False
+    left: list[Failure] = []
+    done, interrupted = 0, False
     try:
         with progress("scoring", len(pairs)) as advance:
             for pair in pairs:
@@ -83,12 +84,16 @@ def run(arguments: argparse.Namespace) -> int:
                     rows.append(_row(examine(pair), examine.network.channels))
                 except (ValueError, OSError, MemoryError) as error:
                     failures.append(Failure(pair.image, str(error), pair.reference))
+                done += 1
                 advance(note=pair.image.name)
     except KeyboardInterrupt:
         interrupted = True
+        # What is written must not pass for all of it.
+        left = [Failure(p.image, "not scored: interrupted", p.reference) for p in pairs[done:]]
+        failures += left
     if calibration is not None:
         _add_opinions(rows, calibration)
-    _report(arguments, examine.version, rows, failures, calibration)
+    _report(arguments, examine.version, rows, failures, calibration, len(left))
     if interrupted:
         raise KeyboardInterrupt
     return 2 if failures else 0
@@ -148,7 +153,9 @@ def _report(
     rows: list[dict[str, Any]],
     failures: list[Failure],
     calibration: Calibration | None,
+    left: int,
 ) -> None:
+    """Write what was asked for; the last ``left`` of the failures were not come to."""
     documents = []
     if arguments.json is not None:
         documents.append((arguments.json, _json(version, rows, failures, calibration)))
@@ -160,10 +167,12 @@ def _report(
         for row in rows:
             for note in row["notes"]:
                 say(f"note: {row['image']}: {note}")
-        for failure in failures:
+        for failure in failures[: len(failures) - left]:
             # A sentence from the library often names the file already.
             named = str(failure.image) in failure.error
             say(f"error: {failure.error if named else f'{failure.image}: {failure.error}'}")
+        if left:
+            say(f"error: {left} of {len(rows) + len(failures)} images were not scored")
         for target, text in documents:
             if target == "-":
                 write_text(target, text)

@@ -352,8 +352,14 @@ def test_interruption_keeps_what_was_computed(
     out = photos / "out.json"
     arguments = (photos / "reference", photos / "image", "--json", out)
     assert score(*arguments, weights=weights) == 130
-    assert "interrupted" in capsys.readouterr().err
-    assert len(json.loads(out.read_text("utf-8"))["results"]) == 1
+    error = capsys.readouterr().err
+    assert "interrupted" in error
+    record = json.loads(out.read_text("utf-8"))
+    assert len(record["results"]) == 1
+    # Nor do they pass for all that there is.
+    left = [failure for failure in record["failures"] if "interrupted" in failure["error"]]
+    assert Path(left[0]["image"]).name == "b.png"
+    assert f"error: {len(left)} of {1 + len(record['failures'])} images were not scored" in error
 
 
 def test_unknown_weights_and_device(photos: Path, weights: str, capsys) -> None:  # type: ignore[no-untyped-def]
