@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import threading
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Literal
 
 from relqa_loss.channels import CHANNELS
@@ -177,7 +178,29 @@ def _load_all() -> None:
         try:
             _load_bank()
             for entry in entry_points(group=ENTRY_POINT_GROUP):
-                entry.load()
+                _load_entry(entry)
             _state["loaded"] = True
         finally:
             _state["loading"] = False
+
+
+def _load_entry(entry: EntryPoint) -> None:
+    """Let an installed package register its operators.
+
+    Raises:
+        ImportError: If that fails, for whatever reason; it names the package.
+    """
+    before = set(_operators)
+    try:
+        entry.load()
+    except Exception as error:
+        # Python forgets a module that fails, and runs it again when it is asked for again: what
+        # it had registered would then stand in its own way, and hide why it failed.
+        for name in set(_operators) - before:
+            if _operators[name].apply.__module__ not in sys.modules:
+                del _operators[name]
+        package = entry.dist.name if entry.dist else "an installed package"
+        raise ImportError(
+            f"the operators of {package} (entry point {entry.name!r}, {entry.value}) cannot be "
+            f"loaded: {type(error).__name__}: {error}; repair it or pip uninstall {package}"
+        ) from error
