@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,19 @@ _MISSING = (
 )
 
 
+def pillow() -> ModuleType:
+    """The module ``PIL.Image``.
+
+    Raises:
+        ImportError: If Pillow is not installed.
+    """
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError(_MISSING) from error
+    return Image
+
+
 def to_pillow(image: Tensor) -> PilImage.Image:
     """An RGB Pillow image, rounded to 8 bits, of a 3×H×W tensor in [0, 1].
 
@@ -23,14 +37,12 @@ def to_pillow(image: Tensor) -> PilImage.Image:
         ImportError: If Pillow is not installed.
         ValueError: If ``image`` is not 3×H×W.
     """
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ImportError(_MISSING) from error
+    module = pillow()
     if image.dim() != 3 or image.shape[0] != 3:
         raise ValueError(f"the image must be 3×H×W, got shape {tuple(image.shape)}")
     levels = (image.detach().clamp(0, 1) * 255).round().to(torch.uint8)
-    return Image.fromarray(levels.permute(1, 2, 0).contiguous().cpu().numpy())
+    made: PilImage.Image = module.fromarray(levels.permute(1, 2, 0).contiguous().cpu().numpy())
+    return made
 
 
 def from_pillow(image: PilImage.Image, like: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from relqa_loss.distortions._pillow import from_pillow, to_pillow
+from relqa_loss.distortions._pillow import from_pillow, pillow, to_pillow
 from relqa_loss.distortions.colour import luma
 from relqa_loss.distortions.masks import gaussian_blur
 from relqa_loss.distortions.operator import Curve
@@ -31,8 +31,7 @@ def quantisation(images: Tensor, strength: float, generator: torch.Generator) ->
 )
 def colour_quantisation(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
     """A palette of a few colours, without dither."""
-    from PIL import Image
-
+    module = pillow()
     colours = max(2, round(256 * (7 / 256) ** strength))
     # Pillow's palettes end at 256 colours, which already shows on rich photographs: below that
     # the palettised image is mixed in.
@@ -41,7 +40,7 @@ def colour_quantisation(images: Tensor, strength: float, generator: torch.Genera
     for image in images:
         picture = to_pillow(image)
         palette = picture.quantize(
-            colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
+            colours, method=module.Quantize.MEDIANCUT, dither=module.Dither.NONE
         )
         out.append(image + weight * (from_pillow(palette, image) - image))
     return torch.stack(out)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relqa_loss.distortions._filters import from_ycbcr, to_ycbcr
-from relqa_loss.distortions._pillow import from_pillow, to_pillow
+from relqa_loss.distortions._pillow import from_pillow, pillow, to_pillow
 from relqa_loss.distortions.operator import Curve
 from relqa_loss.distortions.registry import register
 
@@ -37,12 +37,11 @@ _CHROMA_STEPS = (
 
 def _round_trip(image: Tensor, codec: str, **options: Any) -> Tensor:
     """Encode and decode one 3×H×W image."""
-    from PIL import Image
-
+    module = pillow()
     buffer = io.BytesIO()
     to_pillow(image).save(buffer, codec, **options)
     buffer.seek(0)
-    with Image.open(buffer) as decoded:
+    with module.open(buffer) as decoded:
         return from_pillow(decoded, image)
 
 

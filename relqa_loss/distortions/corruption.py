@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relqa_loss.distortions._pillow import from_pillow, to_pillow
+from relqa_loss.distortions._pillow import from_pillow, pillow, to_pillow
 from relqa_loss.distortions.operator import Curve
 from relqa_loss.distortions.registry import register
 
@@ -140,18 +140,17 @@ def jpeg_transmission(images: Tensor, strength: float, generator: torch.Generato
 
 
 def _jpeg_error(image: Tensor, generator: torch.Generator) -> Tensor:
-    from PIL import Image
-
+    module = pillow()
     buffer = io.BytesIO()
     # A restart marker per row of blocks keeps the errors of one row out of the next.
     to_pillow(image).save(buffer, "JPEG", quality=85, subsampling=0, restart_marker_rows=1)
     stream = buffer.getvalue()
-    with Image.open(io.BytesIO(stream)) as picture:
+    with module.open(io.BytesIO(stream)) as picture:
         clean = from_pillow(picture, image)
     for _ in range(_TRIES):
         broken = _corrupt(stream, generator)
         try:
-            with Image.open(io.BytesIO(broken)) as picture:
+            with module.open(io.BytesIO(broken)) as picture:
                 return from_pillow(picture, image) - clean
         except (OSError, SyntaxError):
             # The decoder gave up on this one: other bytes are drawn.

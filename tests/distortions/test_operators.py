@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -755,6 +756,15 @@ class TestOperatorValidation:
     def test_values_are_clamped(self) -> None:
         loud = self._build(apply=lambda images, strength, generator: images * 40 - 20)
         assert loud(torch.rand(1, 3, 8, 8), 0.5, _seeded()).aminmax() == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("name", ["jpeg", "webp", "jpeg_transmission", "colour_quantisation"])
+def test_without_pillow_it_is_said_what_to_install(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(ImportError, match=r"pip install 'relqa-loss\[demo\]'"):
+        get_operator(name)(torch.rand(1, 3, 32, 32), 0.5, _seeded())
 
 
 class TestCurve:
