@@ -111,9 +111,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the sub-command."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
+    except ImportError as error:
+        raise ImportError(
+            "relqa train needs Rich, which is not installed: pip install 'relqa-loss[train]'"
+        ) from error
 
     from relqa_loss.cli._common import check_target
     from relqa_loss.network.config import NetworkConfig

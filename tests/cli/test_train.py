@@ -40,6 +40,15 @@ def test_folder_without_readable_images(tmp_path: Path, capsys: pytest.CaptureFi
     assert not out.exists()
 
 
+def test_without_rich_it_is_said_what_to_install(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("rich", "rich.console", "rich.progress"):
+        monkeypatch.setitem(sys.modules, name, None)
+    line = _fails(["--photos", str(tmp_path), "--out", str(tmp_path / "w.safetensors")], capsys)
+    assert "pip install 'relqa-loss[train]'" in line
+
+
 def test_missing_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "w.safetensors"
     line = _fails(["--photos", str(tmp_path / "gone"), "--out", str(out)], capsys)
