@@ -220,8 +220,12 @@ def _devices(text: str) -> int | str:
 def _commit() -> str:
     """The commit of the working tree, with ``+`` if it has changes; empty outside a checkout."""
     folder = Path(__file__).resolve().parent
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty=+", "--abbrev=12"]
+    git = ["git", "-C", str(folder)]
+    # An environment may lie within the user's own repository, whose commit says nothing of this.
+    ours = [*git, "ls-files", "--error-unmatch", Path(__file__).name]
+    describe = [*git, "describe", "--always", "--dirty=+", "--abbrev=12"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        subprocess.run(ours, capture_output=True, check=True)
+        return subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
+from relqa_loss.cli import train as command
 from relqa_loss.cli.main import main
 from relqa_loss.network import NetworkConfig, load_pretrained
 from relqa_loss.training import loop
@@ -196,3 +198,22 @@ def test_a_tiny_run_writes_usable_weights(
     record = json.loads(out.with_suffix(".json").read_text("utf-8"))
     assert record["training"]["panel"] == list(PANEL)
     assert "finished" in capsys.readouterr().err
+
+
+def test_the_commit_is_not_that_of_a_repository_around_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*arguments: str) -> None:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+        subprocess.run(["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    installed = tmp_path / "env" / "train.py"
+    installed.parent.mkdir()
+    installed.write_text("")
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "theirs")
+    monkeypatch.setattr(command, "__file__", str(installed))
+    assert command._commit() == ""
+    git("add", "env/train.py")
+    git("commit", "-q", "-m", "a checkout")
+    assert len(command._commit()) == 12
