@@ -108,7 +108,8 @@ class Operator:
         Severity 0 returns an unchanged copy unless the operator is ``mildest``.
 
         Raises:
-            TypeError: If the images are not of a floating-point type.
+            TypeError: If the images are not of a floating-point type, or ``apply`` returns no
+                tensor.
             ValueError: If ``severity`` is outside [0, 1], the images are not N×3×H×W, or ``apply``
                 returns another shape.
         """
@@ -128,8 +129,13 @@ class Operator:
         # Nor does half precision count the pixels of a row, by which others are looked up.
         half = torch.finfo(images.dtype).bits < 32
         with drawn_alike(), full_precision(images):
-            changed = self.apply(
+            changed: object = self.apply(
                 images.float() if half else images, self.curve(severity), generator
+            )
+        if not isinstance(changed, Tensor):
+            raise TypeError(
+                f"operator {self.name!r} made {type(changed).__name__} of images; its function "
+                "must return a tensor"
             )
         if changed.shape != images.shape:
             raise ValueError(

@@ -753,6 +753,12 @@ class TestOperatorValidation:
         with pytest.raises(ValueError, match=message):
             self._build(**changes)
 
+    @pytest.mark.parametrize("result", [None, [0.5]])
+    def test_a_function_that_returns_no_tensor_is_named(self, result: object) -> None:
+        broken = self._build(apply=lambda images, strength, generator: result)
+        with pytest.raises(TypeError, match=f"made {type(result).__name__} of .* return a tensor"):
+            broken(torch.rand(1, 3, 8, 8), 0.5, _seeded())
+
     def test_values_are_clamped(self) -> None:
         loud = self._build(apply=lambda images, strength, generator: images * 40 - 20)
         assert loud(torch.rand(1, 3, 8, 8), 0.5, _seeded()).aminmax() == (0.0, 1.0)
