@@ -79,7 +79,3 @@ def _fail(error: BaseException) -> int:
     text = " ".join(str(error).split()) or type(error).__name__
     print(f"relqa: error: {text}", file=sys.stderr)
     return 2
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -433,7 +433,7 @@ def test_several_processes_give_the_same(rated: Path, metric, tmp_path: Path) ->
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "relqa_loss.cli.main", "evaluate", str(rated), "--metric",
+    command = [sys.executable, "-m", "relqa_loss", "evaluate", str(rated), "--metric",
                "my_metric:error", "--out", str(shared), "--samples", "50"]  # fmt: skip
     processes = [
         subprocess.Popen(

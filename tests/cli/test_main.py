@@ -79,7 +79,7 @@ def test_help_is_shown_whatever_the_terminal_can() -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     for command in ("score", "evaluate", "export"):
         done = subprocess.run(
-            [sys.executable, "-m", "relqa_loss.cli.main", command, "--help"],
+            [sys.executable, "-m", "relqa_loss", command, "--help"],
             capture_output=True,
             text=True,
             env=environment,
@@ -95,7 +95,7 @@ def test_a_reader_that_has_gone_is_no_complaint_at_exit() -> None:
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "relqa_loss.cli.main", "engine", "list", "--channel", "tint"],
+            [sys.executable, "-m", "relqa_loss", "engine", "list", "--channel", "tint"],
             stdout=write,
             stderr=subprocess.PIPE,
             text=True,

@@ -176,7 +176,7 @@ def test_words_go_to_stdout_while_a_terminal_shows_progress(photos: Path, weight
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
-    command = [sys.executable, "-m", "relqa_loss.cli.main", "maps", "--weights", weights]
+    command = [sys.executable, "-m", "relqa_loss", "maps", "--weights", weights]
     files = [str(photos / name) for name in ("reference", "image")]
     done = subprocess.run(
         [*command, *files, "--out", str(photos / "out")],

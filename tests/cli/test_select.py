@@ -254,7 +254,7 @@ def test_processes_and_torchrun_give_the_same(run: Path, weights: str) -> None:
     assert code == 2
     subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        + ["-m", "relqa_loss.cli.main", "select", "--reference", str(run / "reference")]
+        + ["-m", "relqa_loss", "select", "--reference", str(run / "reference")]
         + ["--weights", weights, "--out", str(run / "many"), "--no-report", "--candidates"]
         + [str(path) for path in sorted(run.glob("step-*/outputs"))],
         timeout=240,
