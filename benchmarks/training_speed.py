@@ -31,7 +31,7 @@ def train(arguments: argparse.Namespace, processes: int, steps: int, folder: Pat
     command = [sys.executable, "-m"]
     if processes > 1:
         command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
-    command += ["relqa_loss.cli.main", "train", "--accelerator", "cpu", "--devices", str(processes)]
+    command += ["relqa_loss", "train", "--accelerator", "cpu", "--devices", str(processes)]
     settings = {
         "photos": arguments.photos,
         "out": out,
