@@ -8,9 +8,10 @@ pieces, resumed, extended and shared.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from relqa_loss._files import write_atomically
 from relqa_loss._workers import end_with_parent
+from relqa_loss.distortions import list_operators
 from relqa_loss.training.panel import PANEL
 from relqa_loss.training.photos import random_crop, read_photo
 from relqa_loss.training.sets import (
@@ -37,6 +39,7 @@ from relqa_loss.training.sets import (
 )
 
 SETS_PER_SHARD = 32
+_OURS = "relqa_loss."
 _CONTENT = 5
 """To be raised when a seed gives other sets than before: pools on disk are then made anew."""
 _FACTS_CONTENT = 7
@@ -68,6 +71,8 @@ class PoolSpec:
         described = {name: value for name, value in asdict(self).items() if name != "photos"}
         if not self.singles:  # pools from before there were any keep their names
             del described["singles"]
+        if others := _others(self.operators):
+            described["others"] = others
         content = _FACTS_CONTENT if self.facts else _CONTENT
         text = json.dumps({**described, "content": content}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -182,6 +187,19 @@ class Pool:
 
     def _path(self, shard: int) -> Path:
         return self.folder / f"shard-{shard:05d}.safetensors"
+
+
+def _others(operators: Sequence[str]) -> dict[str, str]:
+    """What operators of other packages are by now; the bank's changes are known by ``_CONTENT``."""
+    found = {}
+    for operator in list_operators():
+        if operator.name in operators and not operator.apply.__module__.startswith(_OURS):
+            try:
+                source = inspect.getsource(operator.apply)
+            except (OSError, TypeError):  # typed at a prompt, or no function
+                source = ""
+            found[operator.name] = f"{operator!r}\n{source}"
+    return found
 
 
 def read_shard(path: Path) -> dict[str, Tensor]:

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
-from relqa_loss.distortions import DistortionEngine
+from relqa_loss.distortions import Curve, DistortionEngine, register, unregister
+from relqa_loss.distortions.operator import Apply
 from relqa_loss.training import pool as pool_module
 from relqa_loss.training.pool import SETS_PER_SHARD, Pool, PoolSpec
 from relqa_loss.training.sets import IMAGES_PER_SET, STORED, RankedSet, SetMaker
@@ -35,6 +37,33 @@ def test_seed_changes_the_sets(pool: Pool) -> None:
     other = replace(pool.spec, seed=1)
     assert other.key != pool.spec.key
     assert not torch.equal(other.make_set(0).images, pool[0].images)
+
+
+def test_key_follows_operators_of_one_s_own(pool: Pool) -> None:
+    """Who changes one would else train on what it was before."""
+
+    def key(curve: Curve, change: Apply) -> str:
+        register("test_fade", channel="contrast", sign=-1, curve=curve)(change)
+        try:
+            return replace(pool.spec, operators=(*pool.spec.operators, "test_fade")).key
+        finally:
+            unregister("test_fade")
+
+    def fade(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+        return images + strength * (0.5 - images)
+
+    def dim(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+        return images + strength * (0.4 - images)
+
+    before = pool.spec.key
+    keys = {key(Curve(0.01, most), change) for most in (0.5, 0.6) for change in (fade, dim)}
+    assert len({*keys, before}) == 5
+    assert key(Curve(0.01, 0.5), fade) in keys
+    register("test_fade", channel="contrast", sign=-1, curve=Curve(0.01, 0.5))(fade)
+    try:
+        assert pool.spec.key == before  # which has none of it
+    finally:
+        unregister("test_fade")
 
 
 def test_seeds_are_no_numbers_of_sets(pool: Pool) -> None:
