@@ -84,9 +84,9 @@ def preference_values(
 
     def leads(image: Tensor, baseline: Tensor, reference: Tensor, cells: Tensor | None) -> Tensor:
         encoded = encode_reference(network, reference, structure=False)
-        wanted = torch.is_grad_enabled() and not detach_baseline
-        with torch.set_grad_enabled(wanted):
-            theirs = network.distance(encoded, baseline, factors, cells)
+        if detach_baseline:  # the image alone: a weight that is learned has a say in both distances
+            baseline = baseline.detach()
+        theirs = network.distance(encoded, baseline, factors, cells)
         return log_lead(network.distance(encoded, image, factors, cells), theirs)
 
     cells = prepare_weight(weight, reference)

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from relqa_loss._inputs import in_unit_range, prepare_weight
+from relqa_loss._inputs import in_unit_range, keepable, prepare_weight
 from relqa_loss._pairs import encode_reference
 from relqa_loss._parts import values_in_parts
 from relqa_loss._weighted import weighted_mean
@@ -78,7 +78,8 @@ def relational_values_of_encoded(
         return _with_pixel_term(network, Encoding(reference, tuple(features)), *others, **options)
 
     cells = prepare_weight(weight, image)
-    encoded = (encoding.image, *encoding.features)
+    # Encoded in inference mode, perhaps, where validation and the first use of a target are.
+    encoded = tuple(map(keepable, (encoding.image, *encoding.features)))
     with full_precision(image):
         return values_in_parts(
             values, image, raw, weight, cells, *encoded, maps=factors is not None

@@ -277,6 +277,13 @@ def test_a_reference_can_be_encoded_once(weights: str) -> None:
     loss.distance_to(encoding, leaf).mean().backward()
     same = RelationalLoss(weights=weights)
     torch.testing.assert_close(leaf.grad, gradient(same, preds, target)[1])
+    with torch.inference_mode():
+        made = loss.encode(target)
+    again = preds.clone().requires_grad_()
+    loss.distance_to(made, again).mean().backward()
+    assert again.grad is not None
+    assert leaf.grad is not None
+    assert torch.equal(again.grad, leaf.grad)
     with pytest.raises(ValueError, match="encoding is of 3 image"):
         loss.distance_to(encoding, preds[:2])
     with pytest.raises(ValueError, match="45×61"):

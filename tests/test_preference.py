@@ -365,6 +365,17 @@ def test_compiles_vmaps_and_exports(triple: Triple) -> None:
     torch.testing.assert_close(each, value)
 
 
+@pytest.mark.parametrize("detach_baseline", [True, False])
+def test_a_weight_that_is_learned_has_its_gradient(detach_baseline: bool) -> None:
+    generator = torch.Generator().manual_seed(4)
+    images = torch.rand(3, 2, 3, 33, 35, generator=generator).double()
+    weight = (0.5 + torch.rand(2, 1, 33, 35, generator=generator).double()).requires_grad_()
+    loss = PreferenceLoss(slope=2.0, detach_baseline=detach_baseline).double()
+    assert torch.autograd.gradcheck(
+        lambda weight: loss(*images, weight=weight), (weight,), fast_mode=True
+    )
+
+
 def test_float64_passes_gradcheck() -> None:
     generator = torch.Generator().manual_seed(3)
     images = torch.rand(3, 1, 3, 33, 35, generator=generator).double()

@@ -93,8 +93,13 @@ class Mapper(nn.Module):
 
     def _start(self, reference: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         with full_precision(image):
-            x = self.stem(F.pixel_unshuffle(_CONTRAST * image, 2))
-            r = self.stem(F.pixel_unshuffle(_CONTRAST * reference, 2))
+            x = F.pixel_unshuffle(_CONTRAST * image, 2)
+            r = F.pixel_unshuffle(_CONTRAST * reference, 2)
+            if x.is_contiguous() != r.is_contiguous():
+                # Convolutions of channels-last images sum in another order: parity, and zeros of
+                # equal images, would be lost to rounding.
+                x, r = x.contiguous(), r.contiguous()
+            x, r = self.stem(x), self.stem(r)
             difference, size_x, size_r = x - r, x.abs(), r.abs()
             odd = torch.cat([difference, size_x - size_r], 1)
             even = torch.cat([x + r, size_x + size_r, difference.abs()], 1)

@@ -111,6 +111,20 @@ def test_swapping_flips_every_sign_to_the_last_bit(
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+def test_parity_and_identity_hold_between_layouts(name: str) -> None:
+    """As of a channels-last network's output and a loader's target."""
+    network = build(name)
+    first, second = images(5, 2, 2, 3, 50, 81)
+    other = first.contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        forth, back = network(other, second), network(second, other)
+        same = network(first, other)
+    assert torch.equal(forth.maps, -back.maps)
+    assert torch.equal(forth.score, -back.score)
+    assert all(bool((value == 0).all()) for value in same)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_swapping_flips_every_sign_with_weights(name: str) -> None:
     network = build(name)
     first, second = images(5, 2, 2, 3, 45, 61)
