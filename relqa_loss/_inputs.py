@@ -263,6 +263,12 @@ def _check_tensor(image: Tensor, name: str, data_range: float) -> None:
             "in [0, 1]"
         )
     if image.ndim != 4 or image.shape[1] not in {1, 3}:
+        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call, unused-ignore]
+            # Shapes are tensors there, and none is in a set.
+            raise NotImplementedError(
+                "TorchScript, which torch.jit.trace and torch.onnx.export(dynamo=False) go "
+                "through, is not supported: use relqa_loss.export, torch.export or torch.compile"
+            )
         raise ValueError(f"{name} must be N×3×H×W or N×1×H×W, got shape {tuple(image.shape)}")
     if image.shape[0] == 0:
         raise ValueError(f"{name} is an empty batch, of shape {tuple(image.shape)}")

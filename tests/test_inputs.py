@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from relqa_loss import CHANNELS
+from relqa_loss import CHANNELS, relational_distance
 from relqa_loss._inputs import (
     channel_factors,
     check_options,
@@ -94,6 +94,12 @@ def test_grey_is_repeated() -> None:
 def test_wrong_shapes_are_refused(shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         pair(torch.rand(shape))
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_torchscript_is_refused_with_what_there_is_instead() -> None:
+    with pytest.raises(NotImplementedError, match=r"use relqa_loss\.export, torch\.export"):
+        torch.jit.trace(relational_distance, tuple(torch.rand(2, 1, 3, 32, 32)))
 
 
 def test_shapes_must_agree() -> None:
