@@ -47,7 +47,7 @@ def write_html(record: Mapping[str, Any], rows: Sequence[Measured]) -> str:
         f"<h1>Agreement with people: {html.escape(record['kind'])}</h1>",
         f"<p>{record['count']} {'comparisons' if compared else 'images'} of "
         f"{html.escape(record['path'])}; opinions: {html.escape(record['scale'])}. "
-        f"Intervals hold 95% of {record['samples']} resamples of {record['resampled']}.</p>",
+        f"Intervals of 95%, from {record['samples']} resamples of {record['resampled']}.</p>",
         _overall(metrics),
     ]
     if any(metric["by_type"] for metric in metrics.values()):

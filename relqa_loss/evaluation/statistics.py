@@ -1,6 +1,9 @@
 """Agreement of a metric with human opinions, and how sure one can be of it.
 
-The intervals come from resampling. Pairs of one scene are not independent, so that scenes can be
+The intervals come from resampling: percentiles, farther out where there are few scenes, whose
+resamples are less spread than samples are (the expanded percentile interval of Hesterberg, "What
+teachers should know about the bootstrap", The American Statistician 69 (2015),
+doi:10.1080/00031305.2015.1089789). Pairs of one scene are not independent, so that scenes can be
 resampled as a whole (``scenes``). A resample is a vector of multiplicities, one number per pair:
 all figures are computed from these for all resamples at once.
 """
@@ -97,7 +100,7 @@ def agreement(
         (0.943, 0.867)
     """
     x, y = _vectors(values, opinions)
-    weights = _weights(len(x), scenes, samples, seed)
+    weights, units = _weights(len(x), scenes, samples, seed)
     logistic = fit_logistic(x, y)
     mapped = logistic(x)
     plcc = _pearson(mapped, y, weights)
@@ -106,10 +109,10 @@ def agreement(
     rmse[0] = math.sqrt(float(np.mean((mapped - y) ** 2)))
     return Agreement(
         count=len(x),
-        srcc=_figure(_spearman(x, y, weights), level),
-        krcc=_figure(_kendall(x, y, weights), level),
-        plcc=_figure(plcc, level),
-        rmse=_figure(rmse, level),
+        srcc=_figure(_spearman(x, y, weights), level, units),
+        krcc=_figure(_kendall(x, y, weights), level, units),
+        plcc=_figure(plcc, level, units),
+        rmse=_figure(rmse, level, units),
         logistic=logistic,
     )
 
@@ -161,6 +164,7 @@ def two_alternative(
     Raises:
         ValueError: For unequal lengths, no comparisons, values not finite, or a preference
             outside [0, 1].
+        ImportError: If SciPy is not installed.
 
     Example:
         >>> from relqa_loss.evaluation.statistics import two_alternative
@@ -172,8 +176,8 @@ def two_alternative(
     if votes.min() < 0 or votes.max() > 1:
         raise ValueError(f"preferences must be in [0, 1], got {votes.min():g} to {votes.max():g}")
     right = np.where(a < b, 1 - votes, np.where(a > b, votes, 0.5))
-    weights = _weights(len(a), scenes, samples, seed)
-    return _figure(right @ weights / weights.sum(0), level)
+    weights, units = _weights(len(a), scenes, samples, seed)
+    return _figure(right @ weights / weights.sum(0), level, units)
 
 
 def compare(
@@ -206,15 +210,16 @@ def compare(
     """
     x, y = _vectors(values, opinions)
     z, _ = _vectors(others, opinions)
-    weights = _weights(len(x), scenes, samples, seed)
+    weights, units = _weights(len(x), scenes, samples, seed)
     gaps = _spearman(x, y, weights) - _spearman(z, y, weights)
     drawn = gaps[1:][np.isfinite(gaps[1:])]
     # One is added to each count: a bootstrap of 1000 cannot show a chance below 1 in 1000.
     below, above = 1 + np.sum(drawn <= 0), 1 + np.sum(drawn >= 0)
-    p = min(1.0, 2 * float(min(below, above)) / (len(drawn) + 1))
-    if math.isnan(gaps[0]):
-        p = math.nan
-    return Difference(_figure(gaps, level), p, williams(srcc(x, y), srcc(z, y), srcc(x, z), len(x)))
+    tail = min(0.5, float(min(below, above)) / (len(drawn) + 1))
+    p = math.nan if math.isnan(gaps[0]) else 2 * _sample_tail(tail, units)
+    return Difference(
+        _figure(gaps, level, units), p, williams(srcc(x, y), srcc(z, y), srcc(x, z), len(x))
+    )
 
 
 def williams(first: float, second: float, between: float, count: int) -> float:
@@ -282,8 +287,11 @@ def _vectors(first: ArrayLike, second: ArrayLike, fewest: int = FEWEST) -> tuple
     return x, y
 
 
-def _weights(count: int, scenes: Sequence[object] | None, samples: int, seed: int) -> Array:
-    """N×(1+samples) multiplicities; the first column is the sample itself."""
+def _weights(
+    count: int, scenes: Sequence[object] | None, samples: int, seed: int
+) -> tuple[Array, int]:
+    """N×(1+samples) multiplicities, the first column of which is the sample itself; and of how
+    many units, scenes or pairs, it is resampled."""
     if samples < 1:
         raise ValueError(f"samples must be at least 1, got {samples}")
     if scenes is None:
@@ -296,17 +304,36 @@ def _weights(count: int, scenes: Sequence[object] | None, samples: int, seed: in
     generator = np.random.default_rng(seed)
     drawn = generator.integers(0, units, (samples, units))
     counts = np.stack([np.bincount(row, minlength=units) for row in drawn], axis=1)
-    return np.concatenate([np.ones((count, 1)), counts[members]], axis=1).astype(np.float64)
+    weights = np.concatenate([np.ones((count, 1)), counts[members]], axis=1).astype(np.float64)
+    return weights, units
 
 
-def _figure(values: Array, level: float) -> Figure:
+def _figure(values: Array, level: float, units: int) -> Figure:
+    """The first value, with an interval from the others, resamples of so many ``units``."""
     if not 0 < level < 1:
         raise ValueError(f"level must be in (0, 1), got {level}")
+    tail = _resample_tail((1 - level) / 2, units)
     drawn = values[1:][np.isfinite(values[1:])]
-    low, high = (
-        np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]) if len(drawn) else (np.nan, np.nan)
-    )
+    low, high = np.quantile(drawn, [tail, 1 - tail]) if len(drawn) else (np.nan, np.nan)
     return Figure(float(values[0]), float(low), float(high))
+
+
+def _resample_tail(tail: float, units: int) -> float:
+    """The share of resamples that lies as far out as ``tail`` of the samples."""
+    from scipy.special import ndtr, stdtrit
+
+    if units == 1:  # which says nothing of others; all of its resamples are the same
+        return 0.0
+    return float(ndtr(stdtrit(units - 1, tail) * math.sqrt(units / (units - 1))))
+
+
+def _sample_tail(tail: float, units: int) -> float:
+    """The inverse of :func:`_resample_tail`."""
+    from scipy.special import ndtri, stdtr
+
+    if units == 1:
+        return 0.5
+    return float(stdtr(units - 1, ndtri(tail) * math.sqrt((units - 1) / units)))
 
 
 def _ties(x: Array) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:

@@ -8,6 +8,8 @@ import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
+from scipy.stats import t as student
 
 from relqa_loss.evaluation.calibration import calibrate
 from relqa_loss.evaluation.logistic import Logistic, fit_logistic
@@ -78,7 +80,10 @@ def test_ends_are_percentiles_of_the_resamples(level: float) -> None:
     a, b, votes = np.random.default_rng(0).random((3, 30))
     right = np.where(a < b, 1 - votes, votes)
     drawn = np.random.default_rng(3).integers(0, 30, (200, 30))
-    expected = np.percentile(right[drawn].mean(1), [50 - 50 * level, 50 + 50 * level])
+    # Farther out than level says, by what is lost to means of their own, and to unknown spread.
+    tail = norm.cdf(student.ppf(0.5 - level / 2, 29) * (30 / 29) ** 0.5)
+    assert tail < 0.5 - level / 2
+    expected = np.quantile(right[drawn].mean(1), [tail, 1 - tail])
     figure = two_alternative(a, b, votes, samples=200, seed=3, level=level)
     assert (figure.low, figure.high) == pytest.approx(tuple(expected))
 
@@ -251,7 +256,33 @@ def test_resamples_without_a_correlation_do_not_count() -> None:
     y = np.arange(20.0)
     found = compare(y, np.where(y == 10, 1.0, 0.0), y, samples=400)
     assert found.srcc.low > 0
-    assert 2 / 301 < found.p_bootstrap < 2 / 201
+    rarest = [2 / 301, 2 / 201]  # of all resamples none is below zero, of which so many count
+    low, high = 2 * student.cdf(norm.ppf([p / 2 for p in rarest]) * (19 / 20) ** 0.5, 19)
+    assert low < found.p_bootstrap < high
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_interval_and_p_agree(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    y = generator.normal(size=12)
+    first, second = y + 0.7 * generator.normal(size=(2, 12))
+    p = compare(first, second, y, samples=300).p_bootstrap
+    for level in (0.5, 0.8, 0.95):
+        found = compare(first, second, y, samples=300, level=level).srcc
+        # One is added to each count.
+        assert (found.low <= 0 <= found.high) == (p > 1 - level) or abs(p - 1 + level) < 0.02
+
+
+def test_intervals_of_few_cover_the_truth() -> None:
+    """Plain percentiles do so in 87% of these cases."""
+    generator = np.random.default_rng(0)
+    covered = 0
+    for votes in generator.random((300, 5)):
+        figure = two_alternative(np.zeros(5), np.ones(5), votes, samples=300)
+        covered += figure.low <= 0.5 <= figure.high
+    assert covered > 0.88 * 300
+    alone = two_alternative([0.0], [1.0], [0.2], samples=20)
+    assert (alone.low, alone.value, alone.high) == (0.8, 0.8, 0.8)
 
 
 def test_rates_of_false_alarms() -> None:
