@@ -154,12 +154,14 @@ class RelationalLoss(FrozenLoss):
         With ``on_out_of_range="clamp"`` the reference is what was clamped, for the pixel term too.
 
         Args:
-            encoding: From :meth:`encode`, of as many images as ``preds``, or of one.
+            encoding: From :meth:`encode`, with the same weights and dtype, of as many images as
+                ``preds``, or of one.
             preds: N×3×H×W or N×1×H×W, of the reference's size.
             weight: N×1×H×W weights of the pixels.
 
         Raises:
-            ValueError: If sizes, batches or devices do not match, and as ``forward``.
+            TypeError: If a tensor is given for the encoding, and as ``forward``.
+            ValueError: If sizes, batches, devices or dtypes do not match, and as ``forward``.
 
         Example:
             >>> import torch
@@ -169,6 +171,8 @@ class RelationalLoss(FrozenLoss):
             >>> loss.distance_to(encoding, target)
             tensor(0.)
         """
+        if isinstance(encoding, Tensor):  # the target itself, or forward's order
+            raise TypeError("the encoding must be from encode(target), got a tensor")
         image = prepare_image(
             preds,
             "preds",
@@ -187,6 +191,11 @@ class RelationalLoss(FrozenLoss):
             raise ValueError(
                 f"the encoding is on {encoding.image.device}, preds are on {image.device}: encode "
                 "the reference where the images are"
+            )
+        if encoding.image.dtype != image.dtype:  # encoded before the loss's .double(), or .float()
+            raise ValueError(
+                f"the encoding is in {encoding.image.dtype}, the loss in {image.dtype}: encode the "
+                "reference again"
             )
         values = relational_values_of_encoded(
             self.network,

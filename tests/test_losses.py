@@ -290,6 +290,10 @@ def test_a_reference_can_be_encoded_once(weights: str) -> None:
         loss.distance_to(encoding, preds[..., :60])
     with pytest.raises(ValueError, match="encoding is on cpu, preds are on meta"):
         RelationalLoss(weights=weights).to("meta").distance_to(encoding, preds.to("meta"))
+    with pytest.raises(ValueError, match=r"float32, the loss in torch\.float64: encode .* again"):
+        RelationalLoss(weights=weights).double().distance_to(encoding, preds)
+    with pytest.raises(TypeError, match=r"from encode\(target\), got a tensor"):
+        loss.distance_to(target, preds)  # type: ignore[arg-type]
 
 
 def test_a_loss_says_that_it_is_not_where_the_images_are(loss: Loss) -> None:
