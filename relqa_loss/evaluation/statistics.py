@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -248,8 +249,7 @@ def williams(first: float, second: float, between: float, count: int) -> float:
         >>> round(williams(0.4, 0.5, 0.1, 103), 3)
         0.375
     """
-    from scipy.special import stdtr
-
+    special = _special()
     if count < 4:
         raise ValueError(f"Williams' test needs at least 4 pairs, got {count}")
     for r in (first, second, between):
@@ -265,7 +265,7 @@ def williams(first: float, second: float, between: float, count: int) -> float:
     if spread <= 0:
         return 0.0
     t = (first - second) * math.sqrt((count - 1) * (1 + between) / spread)
-    return float(2 * stdtr(count - 3, -abs(t)))
+    return float(2 * special.stdtr(count - 3, -abs(t)))
 
 
 def numbered(labels: Sequence[object]) -> NDArray[np.intp]:
@@ -320,20 +320,37 @@ def _figure(values: Array, level: float, units: int) -> Figure:
 
 def _resample_tail(tail: float, units: int) -> float:
     """The share of resamples that lies as far out as ``tail`` of the samples."""
-    from scipy.special import ndtr, stdtrit
-
+    special = _special()
     if units == 1:  # which says nothing of others; all of its resamples are the same
         return 0.0
-    return float(ndtr(stdtrit(units - 1, tail) * math.sqrt(units / (units - 1))))
+    farther = special.stdtrit(units - 1, tail) * math.sqrt(units / (units - 1))
+    return float(special.ndtr(farther))
 
 
 def _sample_tail(tail: float, units: int) -> float:
     """The inverse of :func:`_resample_tail`."""
-    from scipy.special import ndtri, stdtr
-
+    special = _special()
     if units == 1:
         return 0.5
-    return float(stdtr(units - 1, ndtri(tail) * math.sqrt((units - 1) / units)))
+    nearer = special.ndtri(tail) * math.sqrt((units - 1) / units)
+    return float(special.stdtr(units - 1, nearer))
+
+
+def _special() -> ModuleType:
+    """The module ``scipy.special``.
+
+    Raises:
+        ImportError: If SciPy is not installed.
+    """
+    try:
+        from scipy import special
+    except ImportError as error:
+        raise ImportError(
+            "intervals and tests need SciPy, which is not installed: "
+            "pip install 'relqa-loss[train]'"
+        ) from error
+    module: ModuleType = special
+    return module
 
 
 def _ties(x: Array) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:

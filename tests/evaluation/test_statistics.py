@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -326,3 +329,19 @@ def test_williams_refuses_what_is_no_correlation() -> None:
     with pytest.raises(ValueError, match="must be in"):
         williams(0.1, 1.2, 0.3, 30)
     assert np.isnan(williams(0.1, np.nan, 0.3, 30))
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        lambda: two_alternative([0.1, 0.2], [0.2, 0.1], [0.3, 0.4]),
+        lambda: compare(range(6), range(6), range(6)),
+        lambda: williams(0.4, 0.5, 0.1, 103),
+    ],
+)
+def test_without_scipy_it_is_said_what_to_install(
+    figure: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    with pytest.raises(ImportError, match=r"pip install 'relqa-loss\[train\]'"):
+        figure()
