@@ -50,7 +50,7 @@ def find_photos(folder: Path, split: str | None = None, least_side: int = 32) ->
             belong to which split.
         split: ``train`` or ``val``. Without a manifest every tenth photograph (by the hash of its
             name) is ``val``. ``None`` takes all. Of a manifest's splits, those that are none of
-            :data:`SPLITS` are left out with a warning.
+            :data:`SPLITS` are left out, of which ``train`` warns.
         least_side: Photographs with a shorter side are skipped like unreadable ones, and so are
             those with transparent pixels, whose colours nobody has seen.
 
@@ -71,7 +71,7 @@ def find_photos(folder: Path, split: str | None = None, least_side: int = 32) ->
             ) from error
         named = [(folder / name, its_split) for name, its_split in rows]
         _refuse_two_splits(manifest, named)
-        if split is not None:
+        if split == "train":  # once: a run looks for the others, too
             _tell_of_other_splits(manifest, [its_split for _, its_split in named])
     else:
         paths = [path for path in files_below(folder) if path.suffix.lower() in SUFFIXES]
