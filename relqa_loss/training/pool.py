@@ -147,11 +147,11 @@ class Pool:
         # Spawned, because forking a process whose thread pools are running can hang.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, context, _start_worker) as executor:
-            jobs = [
-                executor.submit(_make_shard, self.spec, index, self._path(index))
-                for index in missing
-            ]
             try:
+                jobs = [  # of which the first may fail before the last is there
+                    executor.submit(_make_shard, self.spec, index, self._path(index))
+                    for index in missing
+                ]
                 for job in as_completed(jobs):
                     job.result()
                     done += 1

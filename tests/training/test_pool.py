@@ -7,6 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 
@@ -135,6 +137,17 @@ def test_a_process_that_dies_is_reported(pool: Pool, tmp_path: Path) -> None:
     deadly = Pool(_Deadly(**vars(pool.spec)), tmp_path, 1)
     with pytest.raises(OSError, match=r"died.*fewer --workers; the shards in .* are kept"):
         deadly.fill(workers=1)
+
+
+def test_a_process_that_dies_while_work_is_handed_out_is_reported(
+    pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def submit(*_: object) -> None:
+        raise BrokenProcessPool
+
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", submit)
+    with pytest.raises(OSError, match="a process that fills the pool died"):
+        Pool(pool.spec, tmp_path, 1).fill(workers=1)
 
 
 _KILLED = """
