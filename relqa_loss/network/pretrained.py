@@ -117,7 +117,10 @@ def read_entry(path: Path) -> dict[str, Any]:
     try:
         known = {entry["file"]: entry for entry in content["weights"].values()}
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{manifest} is no manifest of published weights: {error!r}") from error
+        raise ValueError(
+            f"weights={os.fspath(path)!r}: {own} does not exist, and {manifest} is no manifest of "
+            f"published weights: {error!r}"
+        ) from error
     if path.name not in known:
         raise FileNotFoundError(
             f"weights={os.fspath(path)!r}: {own} does not exist, and {manifest} describes only "
