@@ -79,3 +79,7 @@ def _fail(error: BaseException) -> int:
     text = " ".join(str(error).split()) or type(error).__name__
     print(f"relqa: error: {text}", file=sys.stderr)
     return 2
+
+
+if __name__ == "__main__":  # as it was before ``python -m relqa_loss``: not to succeed in silence
+    sys.exit(main())

@@ -51,9 +51,12 @@ def publish(weights: Path, name: str, into: Path, figures: Sequence[Path] = ()) 
             the figures were measured on other weights.
         FileNotFoundError: If a file is missing.
     """
-    if not name or Path(f"{name}{SUFFIX}").name != f"{name}{SUFFIX}" or name.endswith(SUFFIX):
+    taken = Path(MANIFEST_NAME).stem  # whose own manifest that of the folder would be
+    file = f"{name}{SUFFIX}"
+    if name in {"", taken} or Path(file).name != file or name.endswith(SUFFIX):
         raise ValueError(
-            f"name must be that of a file in {into}, without folders and {SUFFIX}, got {name!r}"
+            f"name must be that of a file in {into}, without folders and {SUFFIX}, and not "
+            f"{taken!r}, got {name!r}"
         )
     shipped = _shipped(find_weights(weights))
     digest = hashlib.sha256(shipped).hexdigest()
@@ -68,11 +71,11 @@ def publish(weights: Path, name: str, into: Path, figures: Sequence[Path] = ()) 
                 f"which is what ships; publish without figures and run the benchmark on {name}"
             )
         measured[path.stem] = content
-    entry |= {"file": f"{name}{SUFFIX}", "sha256": digest, "figures": measured}
+    entry |= {"file": file, "sha256": digest, "figures": measured}
     manifest = into / MANIFEST_NAME
     content = json.loads(manifest.read_text("utf-8")) if manifest.is_file() else {"weights": {}}
     content["weights"][name] = entry
-    write_atomically(into / f"{name}{SUFFIX}", shipped)
+    write_atomically(into / file, shipped)
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     write_atomically(manifest, encoded(text))
     return entry

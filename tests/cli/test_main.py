@@ -77,9 +77,10 @@ def test_no_command_is_an_error() -> None:
 def test_help_is_shown_whatever_the_terminal_can() -> None:
     # As a code page of Windows, or LC_ALL of a locale without them, lacks × and others.
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    for command in ("score", "evaluate", "export"):
+    ways = ("relqa_loss", "relqa_loss.cli.main", "relqa_loss")
+    for module, command in zip(ways, ("score", "evaluate", "export"), strict=True):
         done = subprocess.run(
-            [sys.executable, "-m", "relqa_loss", command, "--help"],
+            [sys.executable, "-m", module, command, "--help"],
             capture_output=True,
             text=True,
             env=environment,
