@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -201,8 +202,8 @@ class _Pieces:
         device: str | torch.device | None,
     ) -> None:
         check_options(data_range, on_out_of_range, "mean")
-        if tile < GRID or tile % GRID:
-            raise ValueError(f"tile must be a positive multiple of {GRID}, got {tile}")
+        if not isinstance(tile, (int, np.integer)) or tile < GRID or tile % GRID:
+            raise ValueError(f"tile must be a positive multiple of {GRID}, got {tile!r}")
         self.dtype = network_dtype(preds) if isinstance(preds, Tensor) else torch.float32
         check_pair(preds, target, data_range)  # values are looked at piece by piece
         self.preds, self.target, self.tile = preds, target, tile

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -124,6 +125,10 @@ def test_what_cannot_be_measured_is_refused() -> None:
         relate_in_tiles(preds, target, tile=8)
     with pytest.raises(TypeError):
         measure_in_tiles(preds.numpy(), target)  # type: ignore[arg-type]
+    for wrong in (64.0, "64", None):  # as half of a side is, or a setting
+        with pytest.raises(ValueError, match=f"multiple of 16, got {wrong!r}"):
+            measure_in_tiles(preds, target, tile=wrong)  # type: ignore[arg-type]
+    measure_in_tiles(preds, target, tile=np.int64(64))  # type: ignore[arg-type]
 
 
 def test_errors_name_the_shape_that_was_given() -> None:
