@@ -181,10 +181,16 @@ def channel_factors(
     """Factors per channel in the order of the maps; 1 for channels that are not named.
 
     Raises:
-        TypeError: For weights that are not numbers.
+        TypeError: For weights that are not numbers, or for anything but weights by name.
         ValueError: For unknown channels, and for weights that are negative or not finite.
     """
-    given = dict(channel_weights or {})
+    try:
+        given = dict(channel_weights or {})
+    except (TypeError, ValueError):
+        raise TypeError(
+            'channel_weights must be factors by channel, such as {"noise": 2.0}, got '
+            f"{channel_weights!r}"
+        ) from None
     unknown = sorted(set(given) - set(channels))
     if unknown:
         raise ValueError(f"unknown channels {unknown} in channel_weights; known: {list(channels)}")

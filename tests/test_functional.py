@@ -564,3 +564,15 @@ def test_import_is_light() -> None:
         if best < 0.5:
             break
     assert best < 0.5
+
+
+@pytest.mark.parametrize("wrong", ["noise", ["noise"], 2.0])
+def test_channel_weights_without_names_are_refused(wrong: Any) -> None:
+    images = torch.rand(2, 1, 3, 32, 32)
+    said = "channel_weights must be factors by channel"
+    with pytest.raises(TypeError, match=said):
+        relational_distance(*images, channel_weights=wrong)
+    with pytest.raises(TypeError, match=said):
+        RelationalLoss(channel_weights=wrong)
+    with pytest.raises(TypeError, match=said):
+        RelationalDistance(channel_weights=wrong)
