@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from relqa_loss._inputs import (
     OnOutOfRange,
     Reduction,
+    by_channel,
     channel_factors,
     check_options,
     described,
@@ -43,11 +44,11 @@ class FrozenLoss(nn.Module):
         self.data_range = data_range
         self.reduction = reduction
         self.on_out_of_range = on_out_of_range
+        self.channel_weights = by_channel(channel_weights)
         record = find_weights(weights)
         self._weights_version = record.version
         self.network = load_record(record)
-        factors = channel_factors(channel_weights, self.network.channels)
-        self.channel_weights = dict(channel_weights or {})
+        factors = channel_factors(self.channel_weights, self.network.channels)
         with torch.inference_mode(False):
             tensor = torch.tensor(factors, device="cpu", dtype=torch.float32)
         self.register_buffer("factors", tensor if self.channel_weights else None, persistent=False)

@@ -175,6 +175,21 @@ def check_factor(name: str, value: float) -> None:
         raise ValueError(f"{name} must be finite and non-negative, got {value!r}")
 
 
+def by_channel(channel_weights: Mapping[str, float] | None) -> dict[str, float]:
+    """A copy of what was given, which may be nothing.
+
+    Raises:
+        TypeError: For anything but weights by name.
+    """
+    try:
+        return dict(channel_weights or {})
+    except (TypeError, ValueError):
+        raise TypeError(
+            'channel_weights must be factors by channel, such as {"noise": 2.0}, got '
+            f"{channel_weights!r}"
+        ) from None
+
+
 def channel_factors(
     channel_weights: Mapping[str, float] | None, channels: tuple[str, ...]
 ) -> list[float]:
@@ -184,13 +199,7 @@ def channel_factors(
         TypeError: For weights that are not numbers, or for anything but weights by name.
         ValueError: For unknown channels, and for weights that are negative or not finite.
     """
-    try:
-        given = dict(channel_weights or {})
-    except (TypeError, ValueError):
-        raise TypeError(
-            'channel_weights must be factors by channel, such as {"noise": 2.0}, got '
-            f"{channel_weights!r}"
-        ) from None
+    given = by_channel(channel_weights)
     unknown = sorted(set(given) - set(channels))
     if unknown:
         raise ValueError(f"unknown channels {unknown} in channel_weights; known: {list(channels)}")
