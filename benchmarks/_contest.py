@@ -108,6 +108,15 @@ def build_loss(name: str, weights: str | os.PathLike[str]) -> nn.Module:
         Unavailable: If it needs weights that are not on this machine.
         ValueError: For an unknown name.
     """
+    return loss_maker(name, weights)()
+
+
+def loss_maker(name: str, weights: str | os.PathLike[str]) -> Callable[[], nn.Module]:
+    """What builds a loss, whose name is known to be one.
+
+    Raises:
+        ValueError: For an unknown name.
+    """
     ours = {"weights": weights, "on_out_of_range": "ignore"}
     makers: dict[str, Callable[[], nn.Module]] = {
         "L1": nn.L1Loss,
@@ -119,15 +128,16 @@ def build_loss(name: str, weights: str | os.PathLike[str]) -> nn.Module:
         "LPIPS + L1": lambda: WithL1(_Lpips(), 1.0),
     }
     mixed = re.fullmatch(rf"{OURS} \+ ([0-9.]+) L1(, ramped)?", name)
-    if mixed and mixed[2]:
-        return Ramped(RelationalLoss(pixel_weight=0.0, **ours), float(mixed[1]))
     if mixed:
-        return RelationalLoss(pixel_weight=float(mixed[1]), **ours)
+        amount = float(mixed[1])
+        if mixed[2]:
+            return lambda: Ramped(RelationalLoss(pixel_weight=0.0, **ours), amount)
+        return lambda: RelationalLoss(pixel_weight=amount, **ours)
     if name not in makers:
         raise ValueError(
             f"unknown loss {name!r}; known: {', '.join(makers)}, {OURS} + NUMBER L1[, ramped]"
         )
-    return makers[name]()
+    return makers[name]
 
 
 def is_ours(name: str) -> bool:

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from _common import command, in_folder, keep, photographs, provenance, show, table
-from _contest import JUDGES, OURS, RIVALS, Unavailable, build_loss
+from _contest import JUDGES, OURS, RIVALS, Unavailable, build_loss, loss_maker
 from _runs import Settings, evaluate, given_image, left_out, load_network, restore, train
 from _tasks import TASKS
 from torch import Tensor
@@ -212,9 +212,7 @@ def main() -> None:
     arguments = parser.parse_args()
     for name in arguments.losses:  # not when its turn comes, after hours of training others
         try:
-            build_loss(name, arguments.weights)
-        except Unavailable:
-            continue  # said where it is left out
+            loss_maker(name, arguments.weights)
         except ValueError as error:
             parser.error(str(error))
 

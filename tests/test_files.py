@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from disks import fill_disk, full_at
 
 from relqa_loss._files import files_below, write_atomically
 from relqa_loss.cli._common import images_in, write_text
@@ -26,14 +27,8 @@ def test_a_disk_that_is_full_leaves_the_old_file(
 ) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"old")
-    whole = Path.write_bytes
-
-    def half(self: Path, content: bytes) -> int:
-        whole(self, content[:1])
-        raise OSError(errno.ENOSPC, "no space left")
-
-    monkeypatch.setattr(Path, "write_bytes", half)
-    with pytest.raises(OSError, match=f"no space left: '{path}'"):
+    fill_disk(monkeypatch, room=1)
+    with pytest.raises(OSError, match=full_at(path)):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

@@ -8,8 +8,6 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +20,7 @@ from relqa_loss.cli._common import (
     say,
     write_text,
 )
+from relqa_loss.cli._group import process_group
 
 if TYPE_CHECKING:
     from relqa_loss.evaluation.contenders import Contender
@@ -88,25 +87,25 @@ def run(arguments: argparse.Namespace) -> int:
     contenders = [find_contender(s, weights=arguments.weights, device=device) for s in specs]
     items = items_of(dataset)
     settings = _settings(arguments, dataset.kind, specs, items)
-    with _processes() as (rank, world, wait):
+    with process_group() as group:
         book = Notebook(arguments.out, settings, items, specs, resume=arguments.resume)
-        wait()  # until all have read what is there
-        if rank == 0:
+        group.wait()  # until all have read what is there
+        if group.rank == 0:
             book.start()
-        todo = book.todo(rank, world)
+        todo = book.todo(group.rank, group.size)
         try:
             with progress("evaluating", len(todo)) as advance:
                 book.keep(
                     measure(todo, contenders, arguments.short_side),
-                    rank,
+                    group.rank,
                     lambda one: advance(note=one.item.images[0].name),
                 )
         except KeyboardInterrupt:
             say(f"the values so far are in {arguments.out}; go on with --resume")
             raise
-        wait()
-        rows = book.close() if rank == 0 else []
-    if rank:
+        group.wait()
+        rows = book.close() if group.rank == 0 else []
+    if group.rank:
         return 0
     return _report(arguments, dataset, rows, contenders, settings)
 
@@ -167,25 +166,6 @@ def _version(spec: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return ""
-
-
-@contextmanager
-def _processes() -> Iterator[tuple[int, int, Any]]:
-    """Rank, number of processes, and a barrier; one process alone outside torchrun."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world <= 1:
-        yield 0, 1, lambda: None
-        return
-    import datetime
-
-    import torch.distributed as distributed
-
-    # The others wait at the barrier for the slowest: for as long as the images take.
-    distributed.init_process_group("gloo", timeout=datetime.timedelta(days=7))
-    try:
-        yield distributed.get_rank(), world, distributed.barrier
-    finally:
-        distributed.destroy_process_group()
 
 
 def _report(

@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from relqa_loss._files import write_atomically
 from relqa_loss._version import __version__
@@ -23,6 +21,7 @@ from relqa_loss.cli._common import (
     resolve_device,
     say,
 )
+from relqa_loss.cli._group import process_group
 
 if TYPE_CHECKING:
     from relqa_loss.cli._pairs import Examiner, Outcome
@@ -90,23 +89,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.set_defaults(run=run)
 
 
-class _Group(NamedTuple):
-    """This process among those that torchrun has started."""
-
-    rank: int
-    size: int
-
-    def gather(self, part: Any) -> list[Any] | None:
-        """Everybody's part on the first process, ``None`` on the others."""
-        if self.size == 1:
-            return [part]
-        import torch.distributed as dist
-
-        parts: list[Any] | None = [None] * self.size if self.rank == 0 else None
-        dist.gather_object(part, parts)
-        return parts
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Run the sub-command."""
     from relqa_loss.network import find_weights
@@ -132,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file, not a folder")
     rows_path = out / f"{_ROWS}.jsonl"
-    with _group() as group:
+    with process_group() as group:
         # All processes look before any of them writes.
         exists = rows_path.exists() or (out / _RESULT).exists()
         if exists and not arguments.resume:
@@ -144,10 +126,7 @@ def run(arguments: argparse.Namespace) -> int:
         left, rows = remaining(
             shard, read_rows(sorted(out.glob(f"{_ROWS}*.jsonl"))), record.version
         )
-        if group.size > 1:
-            import torch.distributed as dist
-
-            dist.barrier()
+        group.wait()
         if group.rank:
             rows_path = out / f"{_ROWS}-{group.rank}.jsonl"
         make = partial(make_measure, arguments.weights, resolve_device(arguments.device))
@@ -200,24 +179,6 @@ def run(arguments: argparse.Namespace) -> int:
         )
         print(f"report: {(out / _REPORT).resolve()}")
     return 2 if failures or comparison.recommended is None else 0
-
-
-@contextmanager
-def _group() -> Iterator[_Group]:
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
-        yield _Group(0, 1)
-        return
-    import datetime
-
-    import torch.distributed as dist
-
-    # Those that are done wait for the slowest: after a resume, for as long as all images take.
-    dist.init_process_group("gloo", timeout=datetime.timedelta(days=7))
-    try:
-        yield _Group(dist.get_rank(), size)
-    finally:
-        dist.destroy_process_group()
 
 
 def _veto(options: Sequence[str]) -> dict[str, float]:

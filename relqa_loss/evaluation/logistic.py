@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from relqa_loss.evaluation._scipy import scipy_module
 
 Array = NDArray[np.float64]
 
@@ -68,14 +71,7 @@ def fit_logistic(
         >>> round(fit.start, 3), round(fit.end, 3), round(fit.middle, 3), round(fit.width, 3)
         (9.0, 1.0, 0.4, 0.1)
     """
-    try:
-        from scipy.optimize import OptimizeWarning, curve_fit
-    except ImportError as error:
-        raise ImportError(
-            "fitting needs SciPy, which is not installed: pip install 'relqa-loss[train]'"
-        ) from error
-    import warnings
-
+    optimize = scipy_module("optimize", "fitting needs")
     x, y = np.asarray(values, np.float64), np.asarray(opinions, np.float64)
     if x.ndim != 1 or x.shape != y.shape or len(x) < 4:
         raise ValueError(f"expected two vectors of 4 or more, got shapes {x.shape} and {y.shape}")
@@ -100,8 +96,8 @@ def fit_logistic(
     for first in starts:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", OptimizeWarning)
-                found, _ = curve_fit(_logistic, z, y, p0=first, maxfev=4000)
+                warnings.simplefilter("ignore", optimize.OptimizeWarning)
+                found, _ = optimize.curve_fit(_logistic, z, y, p0=first, maxfev=4000)
         except RuntimeError:  # did not converge from here
             continue
         start, end, centred, log_width = (float(v) for v in found)

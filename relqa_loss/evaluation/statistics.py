@@ -13,12 +13,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from relqa_loss.evaluation._scipy import scipy_module
 from relqa_loss.evaluation.logistic import Logistic, fit_logistic
 
 Array = NDArray[np.float64]
@@ -336,21 +336,8 @@ def _sample_tail(tail: float, units: int) -> float:
     return float(special.stdtr(units - 1, nearer))
 
 
-def _special() -> ModuleType:
-    """The module ``scipy.special``.
-
-    Raises:
-        ImportError: If SciPy is not installed.
-    """
-    try:
-        from scipy import special
-    except ImportError as error:
-        raise ImportError(
-            "intervals and tests need SciPy, which is not installed: "
-            "pip install 'relqa-loss[train]'"
-        ) from error
-    module: ModuleType = special
-    return module
+def _special() -> Any:
+    return scipy_module("special", "intervals and tests need")
 
 
 def _ties(x: Array) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from relqa_loss._inputs import OnOutOfRange, channel_factors, check_options, described
+from relqa_loss._inputs import OnOutOfRange, by_channel, channel_factors, check_options, described
 from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, find_weights, pinned
 
 
@@ -45,7 +45,7 @@ class SummedMetric(Metric):
         channel_factors(channel_weights, self.channels)
         self.data_range = data_range
         self.weights = weights
-        self.channel_weights = dict(channel_weights or {})
+        self.channel_weights = by_channel(channel_weights)
         self.on_out_of_range = on_out_of_range
         self._weights_version = record.version
 

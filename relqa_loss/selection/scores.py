@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from relqa_loss._inputs import OnOutOfRange, channel_factors, check_options, described
+from relqa_loss._inputs import OnOutOfRange, by_channel, channel_factors, check_options, described
 from relqa_loss._relational import PIXEL_WEIGHT
 from relqa_loss.functional import maps_and_distance, relate, relational_distance
 from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, find_weights, pinned
@@ -76,7 +76,7 @@ class ImageScores:
         self.metric = metric
         self.data_range = data_range
         self.weights = weights
-        self.channel_weights = dict(channel_weights or {})
+        self.channel_weights = by_channel(channel_weights)
         self.on_out_of_range: OnOutOfRange = on_out_of_range
         self.maps = maps
         self._rows: list[list[float]] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import random
 import shutil
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torch.utils.tensorboard  # importing these draws from the global generator
+from disks import fill_disk, full_at
 from lightning.fabric import Fabric  # noqa: F401
 from panels import QUICK
 from PIL import Image
@@ -353,14 +353,8 @@ def test_a_checkpoint_is_written_whole_or_not_at_all(
     save_checkpoint(path, state)
     assert list(tmp_path.iterdir()) == [path]
 
-    whole = Path.write_bytes
-
-    def cut_short(self: Path, content: bytes) -> int:
-        whole(self, content[:9])
-        raise OSError(errno.ENOSPC, "the disk is full")
-
-    monkeypatch.setattr(Path, "write_bytes", cut_short)
-    with pytest.raises(OSError, match=f"full: '{path}'"):
+    fill_disk(monkeypatch, room=9)
+    with pytest.raises(OSError, match=full_at(path)):
         save_checkpoint(path, state | {"step": 1})
     assert list(tmp_path.iterdir()) == [path]
     assert load_checkpoint(path, CONFIG.to_dict()) == state

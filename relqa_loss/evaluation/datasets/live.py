@@ -6,6 +6,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from relqa_loss.evaluation._scipy import scipy_module
 from relqa_loss.evaluation.datasets._tables import child, children, find_child
 from relqa_loss.evaluation.datasets.records import OpinionDataset, RatedPair
 
@@ -76,16 +77,10 @@ def read_live(root: Path) -> OpinionDataset:
 
 
 def _vector(path: Path, name: str) -> list[Any]:
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise ImportError(
-            "reading .mat files needs SciPy, which is not installed: "
-            "pip install 'relqa-loss[train]'"
-        ) from error
+    reader = scipy_module("io", "reading .mat files needs")
     file = BytesIO(path.read_bytes())
     try:
-        content = loadmat(file)
+        content = reader.loadmat(file)
     except Exception as error:  # of a file cut off: OSError without its name, zlib.error, …
         raise ValueError(f"{path}: not a MATLAB file that SciPy reads ({error})") from error
     if name not in content:
