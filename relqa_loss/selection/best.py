@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 from safetensors import SafetensorError
-from safetensors.torch import save
 from torch import Tensor
 
 from relqa_loss._files import write_atomically
 from relqa_loss._numbers import whole_number
-from relqa_loss.selection.store import plain_tensors, read_metadata, read_tensors
+from relqa_loss.selection.store import packed, read_metadata, read_tensors
 
 _KEY = "relqa_best"
 
@@ -103,7 +102,7 @@ class BestCheckpoint:
         if not self._better(value):
             return False
         header = {_KEY: json.dumps({"value": value, "step": step, "mode": self.mode})}
-        write_atomically(self.path, save(plain_tensors(state), metadata=header))
+        write_atomically(self.path, packed(state, header))
         self.value, self.step = value, step
         return True
 
@@ -112,6 +111,7 @@ class BestCheckpoint:
 
         Raises:
             FileNotFoundError: If nothing has been saved yet.
+            ValueError: If the file is damaged.
         """
         if self.value is None:
             raise FileNotFoundError(f"{self.path}: no checkpoint has been saved yet")
@@ -127,10 +127,9 @@ class BestCheckpoint:
     def _read_header(self) -> tuple[float, int]:
         try:
             record = json.loads(read_metadata(self.path)[_KEY])
-        except (KeyError, ValueError, SafetensorError) as error:
+            mode, value, step = record["mode"], float(record["value"]), int(record["step"])
+        except (KeyError, TypeError, ValueError, SafetensorError) as error:
             raise ValueError(f"{self.path} was not written by BestCheckpoint") from error
-        if record["mode"] != self.mode:
-            raise ValueError(
-                f"{self.path} was chosen with mode={record['mode']!r}, not {self.mode!r}"
-            )
-        return float(record["value"]), int(record["step"])
+        if mode != self.mode:
+            raise ValueError(f"{self.path} was chosen with mode={mode!r}, not {self.mode!r}")
+        return value, step

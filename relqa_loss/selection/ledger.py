@@ -6,12 +6,29 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import UnionType
 from typing import Any
 
 LEDGER_VERSION = 1
 """Version of the format; files of a newer one are refused."""
 
 _FORMAT = "relqa checkpoint ledger"
+
+# Whatever is not read as it was written would be taken for something else, and weights that no
+# entry names are cleared away.
+_LEDGER_TYPES = {"settings": dict, "images": list | int | None, "checkpoints": list}
+_ENTRY_TYPES = {
+    "step": int,
+    "values": list,
+    "profile": dict | None,
+    "rejected": str | None,
+    "kept": bool,
+    "file": str | None,
+    "chosen": bool,
+    "chosen_step": int | None,
+    "best_step": int | None,
+    "reason": str,
+}
 
 
 @dataclass(frozen=True)
@@ -107,22 +124,23 @@ class Ledger:
         """
         try:
             document = json.loads(text)
+            _check_types(document, {"format": str, "version": int})
             if document["format"] != _FORMAT:
-                raise KeyError("format")
-            version = int(document["version"])
+                raise ValueError(document["format"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"this is not a {_FORMAT}") from error
-        if version > LEDGER_VERSION:
+        if document["version"] > LEDGER_VERSION:
             raise ValueError(
-                f"this ledger has version {version} and this library reads up to "
+                f"this ledger has version {document['version']} and this library reads up to "
                 f"{LEDGER_VERSION}: update relqa-loss"
             )
         try:
+            _check_types(document, _LEDGER_TYPES)
             images = document["images"]
             return cls(
                 document["settings"],
                 tuple(images) if isinstance(images, list) else images,
-                tuple(_entry_from_json(line) for line in document["checkpoints"]),
+                tuple(_entry_from_json(line, images) for line in document["checkpoints"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"this {_FORMAT} is damaged: {error!r}") from error
@@ -146,7 +164,11 @@ def _entry_to_json(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _entry_from_json(line: Mapping[str, Any]) -> Entry:
+def _entry_from_json(line: Mapping[str, Any], images: list[str] | int | None) -> Entry:
+    _check_types(line, _ENTRY_TYPES)
+    wanted = len(images) if isinstance(images, list) else images
+    if len(line["values"]) != wanted:
+        raise ValueError(f"{len(line['values'])} values for images {images!r}")
     mean, profile = float(line["mean"]), line["profile"]
     return Entry(
         line["step"],
@@ -165,6 +187,14 @@ def _entry_from_json(line: Mapping[str, Any]) -> Entry:
             line["reason"],
         ),
     )
+
+
+def _check_types(document: Any, types: Mapping[str, type | UnionType]) -> None:
+    if not isinstance(document, dict):
+        raise TypeError(f"{document!r} is no object")
+    for name, wanted in types.items():
+        if not isinstance(document[name], wanted):
+            raise TypeError(f"{name} is {document[name]!r}")
 
 
 def _number(value: float) -> float | str:

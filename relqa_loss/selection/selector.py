@@ -223,6 +223,7 @@ step 0 stays chosen'
 
         Raises:
             FileNotFoundError: If there are none.
+            ValueError: If the file is damaged.
         """
         found = [self.chosen] if step is None else [e for e in self.entries if e.step == step]
         for entry in reversed(found):

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, load_file, save
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from relqa_loss._files import encoded, write_atomically
 
@@ -27,8 +28,16 @@ _OURS = re.compile(
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, on the CPU; safetensors opens none whose path is not UTF-8."""
-    return load_file(path) if _is_utf8(path) else load(path.read_bytes())
+    """The tensors of a file, on the CPU; safetensors opens none whose path is not UTF-8.
+
+    Raises:
+        ValueError: If it is damaged.
+        OSError: If it cannot be read.
+    """
+    try:
+        return load_file(path) if _is_utf8(path) else load(path.read_bytes())
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -93,11 +102,11 @@ class CheckpointFolder:
         """Write weights; returns the file's name.
 
         Raises:
-            TypeError: If the state holds something other than tensors.
+            TypeError: If the state holds something that the format cannot.
             OSError: If it cannot be written; whatever the file held before is still there.
         """
         name = f"{index:05d}-step-{step}.safetensors"
-        self._write(self.folder / name, save(plain_tensors(state), metadata={"step": str(step)}))
+        self._write(self.folder / name, packed(state, {"step": str(step)}))
         return name
 
     def load(self, name: str) -> dict[str, Tensor]:
@@ -119,22 +128,36 @@ class CheckpointFolder:
             raise _explain(error, path, "not written; what was there before is kept") from error
 
 
-def plain_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Tensors as the file format wants them: contiguous, on the CPU, none sharing memory.
+def packed(state: Mapping[str, Any], metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file of a state, as of ``model.state_dict()``.
 
     Raises:
-        TypeError: If the state holds something other than tensors.
+        TypeError: If the state holds something that the format cannot.
     """
-    for name, tensor in state.items():
-        if not isinstance(tensor, Tensor):
-            raise TypeError(
-                f"state[{name!r}] is {type(tensor).__name__}, and only tensors are saved: pass "
-                "model.state_dict() without extra state"
-            )
-    return {
-        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        for name, tensor in state.items()
-    }
+    tensors = {name: _plain(name, value) for name, value in state.items()}
+    try:
+        return save(tensors, metadata=dict(metadata))
+    except KeyError as error:
+        names = [name for name, tensor in tensors.items() if tensor.dtype == error.args[0]]
+        raise TypeError(f"{_of(names[0])} is of {error.args[0]}, which cannot be saved") from error
+
+
+def _plain(name: str, value: Any) -> Tensor:
+    """As the file format wants a tensor: contiguous, on the CPU, sharing no memory."""
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{_of(name)} is {type(value).__name__}, and only tensors are saved: pass "
+            "model.state_dict() without extra state"
+        )
+    if is_lazy(value) or value.is_meta:
+        raise TypeError(f"{_of(name)} has no values yet: run the model once before it is saved")
+    if value.layout is not torch.strided or value.is_nested:
+        raise TypeError(f"{_of(name)} is not dense, and only dense tensors are saved")
+    return value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+
+
+def _of(name: str) -> str:
+    return f"state[{name!r}]"
 
 
 def _explain(error: OSError, path: Path, what: str) -> OSError:

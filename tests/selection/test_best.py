@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from relqa_loss.selection.best import BestCheckpoint
 
@@ -103,11 +104,41 @@ def test_a_step_is_any_integer_and_nothing_else(tmp_path: Path) -> None:
 def test_foreign_files_and_modes_are_refused(tmp_path: Path) -> None:
     save_file(state(0), tmp_path / "other.safetensors")
     (tmp_path / "text.safetensors").write_text("hello")
-    for name in ("other", "text"):
+    for name, record in (("half", {"value": 0.5}), ("list", [0.5]), ("word", {"value": "low"})):
+        header = {"relqa_best": json.dumps(record)}
+        save_file(state(0), tmp_path / f"{name}.safetensors", metadata=header)
+    for name in ("other", "text", "half", "list", "word"):
         with pytest.raises(ValueError, match=f"{name}.safetensors was not written"):
             BestCheckpoint(tmp_path / f"{name}.safetensors", resume=True)
     with pytest.raises(ValueError, match="'min' or 'max'"):
         BestCheckpoint(tmp_path / "new.safetensors", mode="lower")  # type: ignore[arg-type]
+
+
+def test_damaged_weights_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "best.safetensors"
+    best = BestCheckpoint(path)
+    best.update(0.5, state(0), step=0)
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(ValueError, match=r"best\.safetensors is damaged"):
+        best.load()
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (torch.zeros(2, dtype=torch.complex128), "complex128"),
+        (torch.eye(2).to_sparse(), "not dense"),
+        (torch.eye(2, device="meta"), "no values yet"),
+        (nn.LazyLinear(1).weight, "no values yet"),
+        ([1.0], "is list, and only tensors"),
+    ],
+)
+def test_what_the_format_cannot_hold_is_named(tmp_path: Path, tensor: Any, message: str) -> None:
+    best = BestCheckpoint(tmp_path / "best.safetensors")
+    with pytest.raises(TypeError, match=rf"state\['odd'\] .*{message}"):
+        best.update(0.5, {**state(0), "odd": tensor}, step=0)
+    assert best.value is None
+    assert not best.path.exists()
 
 
 def test_channels_last_weights_are_saved(tmp_path: Path) -> None:

@@ -437,12 +437,22 @@ def test_existing_folders_are_refused_or_resumed(tmp_path: Path) -> None:
     assert torch.equal(resumed.load()["w"], state(0)["w"])
     ledger = folder / "ledger.json"
     text = ledger.read_text()
+    document = json.loads(text)
+    [line] = document["checkpoints"]
     for wrong, message in (
         ("hello", "not a relqa"),
         ("{}", "not a relqa"),
         (text[: len(text) // 2], "not a relqa"),
         (text.replace('"version": 1', '"version": 99'), "update relqa-loss"),
         (text.replace('"values"', '"other"'), "damaged"),
+        # Read as one of no checkpoints, it would have the weights cleared away.
+        (json.dumps({**document, "checkpoints": {}}), "damaged"),
+        (json.dumps({**document, "settings": []}), "damaged"),
+        (json.dumps({**document, "images": "all"}), "damaged"),
+        *(
+            (json.dumps({**document, "checkpoints": [{**line, **wrong}]}), "damaged")
+            for wrong in ({"file": 0}, {"profile": []}, {"values": []}, {"kept": "yes"})
+        ),
     ):
         ledger.write_text(wrong)
         with pytest.raises(ValueError, match=rf"ledger\.json: .*{message}"):
