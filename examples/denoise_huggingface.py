@@ -54,6 +54,7 @@ def main() -> None:
         per_device_train_batch_size=8,
         per_device_eval_batch_size=8,
         learning_rate=2e-3,
+        max_grad_norm=1000.0,  # + gradients are those of L1 times 600 and more
         eval_strategy="steps",
         eval_steps=min(chosen.every, chosen.steps),
         save_strategy="steps",

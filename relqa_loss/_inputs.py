@@ -181,13 +181,14 @@ def by_channel(channel_weights: Mapping[str, float] | None) -> dict[str, float]:
     Raises:
         TypeError: For anything but weights by name.
     """
-    try:
-        return dict(channel_weights or {})
-    except (TypeError, ValueError):
+    if channel_weights is None:
+        return {}
+    if not isinstance(channel_weights, Mapping):
         raise TypeError(
             'channel_weights must be factors by channel, such as {"noise": 2.0}, got '
             f"{channel_weights!r}"
-        ) from None
+        )
+    return dict(channel_weights)
 
 
 def channel_factors(

@@ -16,6 +16,7 @@ from torch import Tensor
 from relqa_loss._inputs import (
     OnOutOfRange,
     Reduction,
+    by_channel,
     channel_factors,
     check_factor,
     check_options,
@@ -627,7 +628,7 @@ def channel_tensor(
     channel_weights: Mapping[str, float] | None, network: ParityNetwork
 ) -> Tensor | None:
     """K factors in the network's dtype and on its device, or None if nothing is weighted."""
-    if not channel_weights:
+    if not by_channel(channel_weights):
         return None
     factors = channel_factors(channel_weights, network.channels)
     return torch.tensor(factors, device=network.scale.device, dtype=network.scale.dtype)

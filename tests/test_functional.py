@@ -566,7 +566,7 @@ def test_import_is_light() -> None:
     assert best < 0.5
 
 
-@pytest.mark.parametrize("wrong", ["noise", ["noise"], 2.0])
+@pytest.mark.parametrize("wrong", ["noise", "", ["noise"], 2.0, 0, torch.ones(2)])
 def test_channel_weights_without_names_are_refused(wrong: Any) -> None:
     images = torch.rand(2, 1, 3, 32, 32)
     said = "channel_weights must be factors by channel"

@@ -51,9 +51,10 @@ def publish(weights: Path, name: str, into: Path, figures: Sequence[Path] = ()) 
             the figures were measured on other weights.
         FileNotFoundError: If a file is missing.
     """
-    taken = Path(MANIFEST_NAME).stem  # whose own manifest that of the folder would be
+    # Whose own manifest would be that of the folder, in any case where file systems ignore it.
+    taken = Path(MANIFEST_NAME).stem
     file = f"{name}{SUFFIX}"
-    if name in {"", taken} or Path(file).name != file or name.endswith(SUFFIX):
+    if name.lower() in {"", taken} or Path(file).name != file or name.endswith(SUFFIX):
         raise ValueError(
             f"name must be that of a file in {into}, without folders and {SUFFIX}, and not "
             f"{taken!r}, got {name!r}"

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from relqa_loss.selection.adapters._names import bare_names
 from relqa_loss.selection.ledger import Decision
 from relqa_loss.selection.scores import ImageScores, Keys, names_of
 from relqa_loss.selection.selector import CheckpointSelector
@@ -117,5 +118,5 @@ class RelationalSelection:
             Exception: Whatever else :meth:`~relqa_loss.selection.CheckpointSelector.update` raises;
                 ``RuntimeError`` on the other processes.
         """
-        state = self._accelerator.get_state_dict(model)
+        state = bare_names(self._accelerator.get_state_dict(model))
         return self._shared.decide(step, state, gather=False)

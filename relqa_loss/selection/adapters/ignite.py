@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from relqa_loss.selection.adapters._names import bare_names
 from relqa_loss.selection.ledger import Decision
 from relqa_loss.selection.scores import ImageScores
 from relqa_loss.selection.selector import CheckpointSelector
@@ -85,7 +86,8 @@ class RelationalSelection:
         Args:
             evaluator: Its output is ``(preds, target)`` or ``(preds, target, keys)``.
             trainer: Its iteration is the step.
-            model: Its weights are kept; a distributed wrapper is looked through.
+            model: Its weights are kept; wrappers (distributed, compiled) are looked
+                through.
         """
         self._shared.open()
         trainer.add_event_handler(Events.STARTED, self._set_training, True)
@@ -115,7 +117,7 @@ class RelationalSelection:
             model = model.module
         step, scores = trainer.state.iteration, self._shared.scores
         if self._counts(step):
-            mean = self._shared.decide(step, model.state_dict()).mean
+            mean = self._shared.decide(step, bare_names(model.state_dict())).mean
         else:
             mean = self._shared.gathered().mean
             scores.reset()

@@ -100,6 +100,17 @@ def test_one_process(tmp_path: Path, tiny: Any, loader: Any) -> None:
         RelationalSelection(Accelerator(cpu=True), tmp_path / "keyed")
 
 
+def test_weights_of_a_compiled_model_are_those_of_the_bare_one(tmp_path: Path, tiny: Any) -> None:
+    accelerator = Accelerator(cpu=True)
+    # A part that is compiled by itself keeps its names: the model that is loaded into has them.
+    model = torch.nn.Sequential(torch.compile(tiny, backend="eager"))
+    selection = RelationalSelection(accelerator, tmp_path)
+    selection.add(torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 32, 32))
+    selection.decide(0, accelerator.prepare(torch.compile(model, backend="eager")))
+    assert selection.selector is not None
+    assert list(selection.selector.load()) == list(model.state_dict())
+
+
 def test_two_processes_decide_as_one(tmp_path: Path, tiny: Any, loader: Any) -> None:
     alone, _, reasons = one_process(tmp_path / "alone", tiny, loader)
     subprocess.run(

@@ -26,6 +26,18 @@ def evaluator_of(model: Any) -> Engine:
     return Engine(step)
 
 
+def test_weights_of_a_compiled_model_are_those_of_the_bare_one(
+    tmp_path: Path, tiny: Any, loader: Any
+) -> None:
+    compiled = torch.compile(tiny, backend="eager")
+    trainer, evaluator = Engine(lambda engine, batch: None), evaluator_of(compiled)
+    selection = RelationalSelection(tmp_path)
+    selection.attach(evaluator, trainer, torch.nn.DataParallel(compiled))
+    evaluator.run(loader)
+    assert selection.selector is not None
+    assert list(selection.selector.load()) == list(tiny.state_dict())
+
+
 def test_chooses_by_the_evaluator(tmp_path: Path, tiny: Any, loader: Any) -> None:
     gains = (0.7, 1.2, 1.0)
     optimiser = torch.optim.SGD(tiny.parameters(), lr=1e-6)
