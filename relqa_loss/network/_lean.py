@@ -23,6 +23,7 @@ from relqa_loss.network._layout import (
     one_by_one_on_a_cpu,
     overwritable,
     pairs_pay,
+    plus,
     repeated,
     single,
     space_to_depth,
@@ -60,6 +61,24 @@ def frozen_conv(image: Tensor, weight: Tensor, *, stride: int = 1, padding: int 
     if weight.requires_grad:
         return F.conv2d(image, weight, stride=stride, padding=padding)
     result: Tensor = _FrozenConv.apply(image, weight, stride, padding)
+    return result
+
+
+def gated_step(image: Tensor, reduce: Tensor, gate: Tensor, mix: Tensor) -> Tensor:
+    """One step of an error to half the resolution: N×C×H×W → N×D×H/2×W/2.
+
+    A convolution of stride 2, times ``gate``, and what a convolution of stride 1 adds to it.
+
+    Args:
+        image: The error.
+        reduce: D×C×2×2.
+        gate: N×D×H/2×W/2.
+        mix: D×D×3×3.
+    """
+    if any(each.requires_grad for each in (reduce, gate, mix)):
+        gated = frozen_conv(image, reduce, stride=2) * gate
+        return frozen_conv(gated, mix, padding=1) + gated
+    result: Tensor = _GatedStep.apply(image, reduce, gate, mix)
     return result
 
 
@@ -133,7 +152,10 @@ def mean_error(preds: Tensor, target: Tensor) -> Tensor:
 
 def saturate(magnitude: Tensor) -> Tensor:
     """v / (1 + v) + 0.1 v."""
-    return (magnitude / (1 + magnitude)).add_(magnitude, alpha=0.1)
+    whole = 1 + magnitude
+    if overwritable(whole, magnitude):
+        return torch.div(magnitude, whole, out=whole).add_(magnitude, alpha=0.1)
+    return (magnitude / whole).add_(magnitude, alpha=0.1)
 
 
 def saturation_slope(magnitude: Tensor) -> Tensor:
@@ -175,6 +197,27 @@ class _FrozenConv(QuickFunction):
         (weight,) = ctx.saved_tensors
         with full_precision(grad):  # a backward pass may be called under autocast
             to_image = F.conv_transpose2d(grad, weight, stride=ctx.stride, padding=ctx.padding)
+        return to_image, None, None, None
+
+
+class _GatedStep(QuickFunction):
+    @staticmethod
+    def forward(image: Tensor, reduce: Tensor, gate: Tensor, mix: Tensor) -> Tensor:
+        gated = times(F.conv2d(image, reduce, stride=2), gate)
+        return plus(F.conv2d(gated, mix, padding=1), gated)
+
+    @staticmethod
+    def setup_context(
+        ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Tensor], output: Tensor
+    ) -> None:
+        ctx.save_for_backward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        reduce, gate, mix = ctx.saved_tensors
+        with full_precision(grad):  # a backward pass may be called under autocast
+            to_gated = plus(F.conv_transpose2d(grad, mix, padding=1), grad)
+            to_image = F.conv_transpose2d(times(to_gated, gate), reduce, stride=2)
         return to_image, None, None, None
 
 

@@ -45,10 +45,11 @@ def merge(cells: Tensor) -> Tensor:
     return apart.transpose(2, 3).reshape(count, rows // 2, columns // 2, 4 * channels)
 
 
-def spread(cells: Tensor) -> Tensor:
-    """One cell to 2×2 copies of it: N×h×w×C → N×2h×2w×C."""
-    result: Tensor = _Spread.apply(cells)
-    return result
+def apart(cells: Tensor) -> Tensor:
+    """Inverse of :func:`merge`."""
+    count, rows, columns, channels = cells.shape
+    pairs = cells.reshape(count, rows, columns, 2, channels // 2).transpose(2, 3)
+    return pairs.reshape(count, 2 * rows, 2 * columns, channels // 4)
 
 
 def patch_kernel(weight: Tensor) -> Tensor:
@@ -93,6 +94,24 @@ def mixed(cells: Tensor, weight: Tensor) -> Tensor:
     return result
 
 
+def stepped(cells: Tensor, weight: Tensor, gate: Tensor, kernel: Tensor) -> Tensor:
+    """One step of an error to half the resolution: N×h×w×C → N×h/2×w/2×D.
+
+    What :func:`product` makes of merged cells, times ``gate``, and what :func:`mixed` adds to it.
+
+    Args:
+        cells: The error.
+        weight: 4·C×D.
+        gate: N×h/2×w/2×D.
+        kernel: D×D×3×3.
+    """
+    if any(each.requires_grad for each in (weight, gate, kernel)):
+        gated = product(merge(cells), weight) * gate
+        return gated + mixed(gated, kernel)
+    result: Tensor = _Stepped.apply(cells, weight, gate, kernel)
+    return result
+
+
 def magnitudes(error: Tensor, plain: Tensor | None = None) -> Tensor:
     """``cat([onset(error), |onset(error)|, plain])`` along the channels.
 
@@ -125,21 +144,8 @@ def _convolved(cells: Tensor, weight: Tensor) -> Tensor:
     return last(F.conv2d(first(cells), weight, padding=1))
 
 
-class _Spread(QuickFunction):
-    @staticmethod
-    def forward(cells: Tensor) -> Tensor:
-        count, rows, columns, channels = cells.shape
-        copies = cells[:, :, None, :, None].expand(count, rows, 2, columns, 2, channels)
-        return copies.reshape(count, 2 * rows, 2 * columns, channels)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        rows = grad[:, ::2] + grad[:, 1::2]
-        return rows[:, :, ::2] + rows[:, :, 1::2]
+def _convolved_back(grad: Tensor, weight: Tensor) -> Tensor:
+    return _convolved(grad, weight.flip(-2, -1).transpose(0, 1))
 
 
 class _Filtered(QuickFunction):
@@ -200,7 +206,27 @@ class _Mixed(QuickFunction):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (weight,) = ctx.saved_tensors
         with full_precision(grad):
-            return _convolved(grad, weight.flip(-2, -1).transpose(0, 1)), None
+            return _convolved_back(grad, weight), None
+
+
+class _Stepped(QuickFunction):
+    @staticmethod
+    def forward(cells: Tensor, weight: Tensor, gate: Tensor, kernel: Tensor) -> Tensor:
+        gated = times(merge(cells) @ weight, gate)
+        return plus(_convolved(gated, kernel), gated)
+
+    @staticmethod
+    def setup_context(
+        ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Tensor], output: Tensor
+    ) -> None:
+        ctx.save_for_backward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        weight, gate, kernel = ctx.saved_tensors
+        with full_precision(grad):  # a backward pass may be called under autocast
+            to_gated = plus(_convolved_back(grad, kernel), grad)
+            return apart(times(to_gated, gate) @ weight.T), None, None, None
 
 
 class _Magnitudes(QuickFunction):

@@ -11,7 +11,14 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from relqa_loss.network._function import QuickFunction
-from relqa_loss.network._layout import corner, padded, plus, times
+from relqa_loss.network._layout import (
+    channels_last,
+    corner,
+    padded,
+    plus,
+    repeated,
+    times,
+)
 from relqa_loss.network._lean import (
     BlockKernel,
     block_conv,
@@ -19,7 +26,7 @@ from relqa_loss.network._lean import (
     block_conv_forth,
     mean_error,
 )
-from relqa_loss.network.pyramid import MAGNITUDES, PixelPyramid, bands, bands_adjoint, mixed
+from relqa_loss.network.pyramid import PixelPyramid, bands, bands_adjoint, mixed
 
 
 class Readings(NamedTuple):
@@ -28,13 +35,16 @@ class Readings(NamedTuple):
     reduced: Tensor
     """By the convolution: N×C×H'/2×W'/2."""
     fine: Tensor
-    """By the pyramid, as the three that follow: N×9×H'/4×W'/4."""
+    """By the pyramid, as the next three: N×9×H'/4×W'/4; of the first three, channels lie beside one
+    another in memory."""
     middle: Tensor
     """N×3×H'/8×W'/8."""
     rest: Tensor
     """N×3×H'/16×W'/16."""
     smooth: Tensor
     """N×3×H'/4×W'/4."""
+    plain: Tensor
+    """The first three, summed over their channels and with one another: N×1×H'/4×W'/4."""
     error: Tensor
     """N: the mean magnitude, of the images' own pixels."""
 
@@ -53,11 +63,20 @@ def readings(
     """
     if kernel.blocks.requires_grad:
         error = padded(image - reference)
-        plain = mean_error(image, reference) if mean else image.new_zeros(image.shape[0])
-        fine, middle, rest, smooth = pyramid(error)
-        return Readings(block_conv(error, kernel), fine, middle, rest, smooth, plain)
+        total = mean_error(image, reference) if mean else image.new_zeros(image.shape[0])
+        *found, smooth = pyramid(error)
+        fine, middle, rest = map(channels_last, found)
+        summed = _summed(fine, middle, rest)
+        return Readings(block_conv(error, kernel), fine, middle, rest, smooth, summed, total)
     found = _Readings.apply(image, reference, *kernel, pyramid.opponent.to(image.dtype), mean)
     return Readings(*found[: len(Readings._fields)])
+
+
+def _summed(fine: Tensor, middle: Tensor, rest: Tensor) -> Tensor:
+    total = rest.sum(1, keepdim=True)
+    for band in (middle, fine):
+        total = plus(repeated(total), band.sum(1, keepdim=True))
+    return total
 
 
 class _Readings(QuickFunction):
@@ -76,8 +95,9 @@ class _Readings(QuickFunction):
         opponent = mixed(matrix, error)
         total = error.abs_().sum((1, 2, 3)) if mean else error.new_zeros(error.shape[0])
         del error  # the first band needs as much
-        found = bands(opponent)
-        return (reduced, *found[:MAGNITUDES], total / image[0].numel(), *found[MAGNITUDES:])
+        fine, middle, rest, smooth, *signs = bands(opponent)
+        found = [channels_last(band) for band in (fine, middle, rest)]
+        return (reduced, *found, smooth, _summed(*found), total / image[0].numel(), *signs)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -87,13 +107,14 @@ class _Readings(QuickFunction):
         ctx.mark_non_differentiable(*signs)
 
     @staticmethod
-    def backward(ctx: Any, reduced: Tensor, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         image, reference, blocks, matrix, *signs = ctx.saved_tensors
-        grad = bands_adjoint(grads[:MAGNITUDES], signs, matrix)
+        reduced, *found, smooth, plain, mean = grads[: len(Readings._fields)]
+        grad = bands_adjoint((*found, smooth), signs, matrix, plain)
         # One after the other: each would show in the peak of memory.
         grad = corner(plus(grad, block_conv_back(reduced, blocks)), *image.shape[-2:])
         if ctx.mean:
-            share = (grads[MAGNITUDES] / image[0].numel())[:, None, None, None]
+            share = (mean / image[0].numel())[:, None, None, None]
             grad = plus(grad, times((image - reference).sign_(), share))
         first, second, *_ = ctx.needs_input_grad
         return (grad if first else None, -grad if second else None, *[None] * 5)

@@ -20,15 +20,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from relqa_loss.network._judgement import judged_density
 from relqa_loss.network._layout import (
-    channels_last,
     first,
     in_pairs,
     last,
     padded,
     pairs_pay,
     pointwise,
-    repeated,
     single,
 )
 from relqa_loss.network._lean import (
@@ -36,11 +35,11 @@ from relqa_loss.network._lean import (
     UNSEEN,
     BlockKernel,
     by_sign,
-    frozen_conv,
+    gated_step,
     mean_magnitude,
     softplus,
 )
-from relqa_loss.network._patches import blended, saturated_cells
+from relqa_loss.network._patches import blended
 from relqa_loss.network._readings import readings
 from relqa_loss.network._settled import Settling
 from relqa_loss.network.derivatives import Structure, weighed
@@ -61,8 +60,7 @@ class _ErrorStage(nn.Module):
         _init_gate(self.gate)
 
     def forward(self, error: Tensor, gate: Tensor) -> Tensor:
-        error = frozen_conv(error, self.reduce.weight, stride=2) * gate
-        return frozen_conv(error, self.mix.weight, padding=1).add_(error)
+        return gated_step(error, self.reduce.weight, gate, self.mix.weight)
 
 
 class NarrowGate(Settling):
@@ -136,26 +134,11 @@ class _Judgement(Settling):
         logits = last(pointwise(self.visibility, reference)).add_(0.5)
         return softplus(logits.clamp(UNSEEN, GLARING))
 
-    def forward(
-        self, error: Tensor, unsigned: Tensor, seen: Tensor, coarser: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """``N×width×h×w`` visible magnitudes, before saturation, and ``N×1×h×w``: what they
-        contribute to the distance."""
+    def forward(self, error: Tensor, unsigned: Tensor) -> tuple[Tensor, Tensor]:
+        """Blended magnitudes, N×h×w×width, and the weights with which they count."""
         # Products of matrices, with channels last, cost less to call than convolutions.
         blend, weigh = self.settled()
-        visible = blended(last(error), last(unsigned), blend)
-        if coarser is not None:
-            visible = last(repeated(coarser).add_(first(visible)))
-        visible = visible * seen
-        return first(visible), first(saturated_cells(visible, weigh))
-
-
-def _summed(maps: Iterable[Tensor]) -> Tensor:
-    """Of maps, each of twice the resolution of the one before: at the resolution of the last."""
-    total, *finer = maps
-    for each in finer:
-        total = repeated(total).add_(each)
-    return total
+        return blended(last(error), last(unsigned), blend), weigh
 
 
 class RadialDistance(nn.Module):
@@ -226,7 +209,7 @@ class RadialDistance(nn.Module):
     def _density(
         self, image: Tensor, reference: Tensor, features: Sequence[Tensor], *, mean: bool
     ) -> tuple[Tensor, Tensor]:
-        reduced, *bands, smooth, error = readings(
+        reduced, *bands, smooth, plain, error = readings(
             image, reference, self.first.kernel(), self.pyramid, mean=mean
         )
         (gate, *gates), seen, structure = self._parts(features)
@@ -237,17 +220,15 @@ class RadialDistance(nn.Module):
         for stage, gate in zip(self.stages, gates, strict=True):
             current = stage(current, gate)
             errors.append(current)
-        bands = [channels_last(band) for band in bands]
         unsigned = [torch.cat([bands[0], finest], 1), *bands[1:]]
-        plain = _summed(band.sum(1, keepdim=True) for band in reversed(bands))
-        densities = []
-        visible: Tensor | None = None
-        for level in reversed(range(len(self.judgements))):
-            visible, density = self.judgements[level](
-                errors[level], unsigned[level], seen[level], visible
-            )
-            densities.append(density)
-        learned = _summed(densities)
+        judged, weights = zip(
+            *(
+                judgement(error, size)
+                for judgement, error, size in zip(self.judgements, errors, unsigned, strict=False)
+            ),
+            strict=True,
+        )
+        learned = first(judged_density(judged, seen, weights))
         if structure:
             learned = weighed(learned, smooth, Structure(*structure))
         return learned + self.floor * plain, error

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from relqa_loss.network._judgement import judged_density
 from relqa_loss.network._layout import first, last, padded
 from relqa_loss.network._lean import UNSEEN, by_sign
 from relqa_loss.network._patches import (
@@ -26,9 +27,7 @@ from relqa_loss.network._patches import (
     merge,
     mixed,
     patch_kernel,
-    product,
-    saturated_cells,
-    spread,
+    stepped,
 )
 from relqa_loss.network._settled import Settling
 from relqa_loss.network.derivatives import Structure, weighed
@@ -180,19 +179,14 @@ class PatchDistance(Settling):
         del difference  # it would show in the peak of memory
         judged = []
         for level, blend in enumerate(blends):
+            gate = features[2 * level]
             if level:
-                current = product(merge(current), self.reduce[level - 1])
-            current = current * features[2 * level]
-            if level:
-                current = current + mixed(current, self.mix[level - 1])
+                current = stepped(current, self.reduce[level - 1], gate, self.mix[level - 1])
+            else:
+                current = current * gate
             judged.append(blended(current, None if level else plain, blend))
-        visible: Tensor | None = None
-        density = plain.new_zeros(())
-        for level in reversed(range(len(judged))):
-            seen = judged[level] if visible is None else judged[level] + spread(visible)
-            visible = seen * features[2 * level + 1]
-            density = density + saturated_cells(visible, weights[level])
-            density = spread(density) if level else density
+        seen = features[1 : 2 * len(judged) : 2]
+        density = judged_density(judged, seen, weights)
         error = plain.mean(-1, keepdim=True)
         learned = first(density)
         if smooth is not None:

@@ -113,13 +113,28 @@ def bands(current: Tensor) -> tuple[Tensor, ...]:
     return (fine, magnitudes[-1], current.abs(), smooth, *signs)
 
 
-def bands_adjoint(grads: Sequence[Tensor], signs: Sequence[Tensor], matrix: Tensor) -> Tensor:
-    """The transpose of :func:`bands`: a new tensor, N×3×H×W."""
+def bands_adjoint(
+    grads: Sequence[Tensor], signs: Sequence[Tensor], matrix: Tensor, plain: Tensor | None = None
+) -> Tensor:
+    """The transpose of :func:`bands`: a new tensor, N×3×H×W.
+
+    Args:
+        grads: For the magnitudes and the smooth difference.
+        signs: Of the bands.
+        matrix: Into opponent colours.
+        plain: For the sum of all magnitudes at stride 4, N×1×H/4×W/4.
+    """
     fine, middle, rest, smooth = grads
     split = [*torch.split(fine, fine.shape[1] // (_GATHER + 1), 1), middle]
+    if plain is not None:
+        coarse = sum_blocks(plain)
+        rest, split[-1] = rest + sum_blocks(coarse), middle + coarse
     grad = rest * signs[-1]
     for level in reversed(range(BANDS)):
-        band = _signed(split[level], signs[level], level)
+        own = split[level]
+        # Not all at once: it would show in the peak of memory.
+        own = own if plain is None or level > _GATHER else own + plain
+        band = _signed(own, signs[level], level)
         grad = plus_coarser_adjoint(band, grad - sum_blocks(band), many=level < _GATHER)
         if level == _GATHER:
             grad = plus(grad, smooth)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relqa_loss import RelationalLoss, load_pretrained
+from relqa_loss.network._judgement import judged_density
 from relqa_loss.network._layout import (
     by_position,
     depth_to_space,
@@ -26,6 +27,7 @@ from relqa_loss.network._lean import (
     block_conv,
     channel_error,
     frozen_conv,
+    gated_step,
     mean_error,
     mean_magnitude,
     softplus,
@@ -40,7 +42,7 @@ from relqa_loss.network._patches import (
     patch_kernel,
     product,
     saturated_cells,
-    spread,
+    stepped,
     to_patches,
 )
 from relqa_loss.network._pooling import norm_of_cells
@@ -52,6 +54,11 @@ WEIGHTS = torch.rand(1, 6, 1, 1, generator=torch.Generator().manual_seed(1)).dou
 
 
 KERNEL = torch.randn(4, 6, 3, 3, generator=torch.Generator().manual_seed(3)).double()
+MIX = torch.randn(6, 6, 3, 3, generator=torch.Generator().manual_seed(7)).double()
+REDUCE = torch.randn(6, 6, 2, 2, generator=torch.Generator().manual_seed(8)).double()
+MERGED = REDUCE.permute(2, 3, 1, 0).reshape(24, 6)
+GATE = torch.randn(1, 16, 24, 6, generator=torch.Generator().manual_seed(9)).double()
+SEEN = torch.rand(3, 1, 1, 1, 6, generator=torch.Generator().manual_seed(10)).double()
 FILTERS = torch.randn(48, 5, generator=torch.Generator().manual_seed(4)).double()
 PATCHES = patch_kernel(FILTERS.T)
 PIXELS = torch.randn(5, 12, 3, 3, generator=torch.Generator().manual_seed(5)).double()
@@ -72,6 +79,31 @@ def plain_sum(visible: Tensor) -> Tensor:
     return (saturated * WEIGHTS).sum(1, keepdim=True)
 
 
+def plain_step(error: Tensor) -> Tensor:
+    gated = F.conv2d(error, REDUCE, stride=2) * first(GATE)
+    return gated + F.conv2d(gated, MIX, padding=1)
+
+
+def strides(error: Tensor, count: int) -> list[Tensor]:
+    """Magnitudes at strides 1, 2 and 4."""
+    return [F.avg_pool2d(error.abs(), 2**level) for level in range(count)]
+
+
+def joined(error: Tensor, count: int = 3) -> Tensor:
+    judged = [last(each) for each in strides(error, count)]
+    return first(judged_density(judged, SEEN[:count], [WEIGHTS.view(6, 1)] * count))
+
+
+def plain_joined(error: Tensor, count: int = 3) -> Tensor:
+    *finer, judged = strides(error, count)
+    visible = judged * first(SEEN[count - 1])
+    density = plain_sum(visible)
+    for level, judged in reversed(list(enumerate(finer))):
+        visible = (judged + F.interpolate(visible, scale_factor=2.0)) * first(SEEN[level])
+        density = plain_sum(visible) + F.interpolate(density, scale_factor=2.0)
+    return density
+
+
 def plain_norm(density: Tensor, share: float, confined: float) -> Tensor:
     mean = share * density.mean((1, 2, 3))
     rms = (share * density.square().mean((1, 2, 3)) + 2.0**-20).sqrt() - 2.0**-10
@@ -79,7 +111,11 @@ def plain_norm(density: Tensor, share: float, confined: float) -> Tensor:
 
 
 def plain_pyramid(difference: Tensor) -> Tensor:
-    """By ``avg_pool2d`` and ``interpolate``, everything on the grid at stride 4, flat."""
+    return torch.cat([each.flatten(1) for each in plain_bands(difference)], 1)
+
+
+def plain_bands(difference: Tensor) -> list[Tensor]:
+    """By ``avg_pool2d`` and ``interpolate``: three at stride 4, then those at strides 8 and 16."""
     matrix = PixelPyramid().opponent.double()
     current = torch.einsum("oi,nihw->nohw", matrix, difference)
     found = []
@@ -88,7 +124,7 @@ def plain_pyramid(difference: Tensor) -> Tensor:
         band = (current - F.interpolate(coarse, scale_factor=2.0, mode="nearest")).abs()
         found.append(F.avg_pool2d(band, max(1, 4 >> level)))
         current = coarse
-    return torch.cat([each.flatten(1) for each in (*found, current.abs())], 1)
+    return [*found, current.abs()]
 
 
 def pyramid(difference: Tensor) -> Tensor:
@@ -115,7 +151,8 @@ def read(image: Tensor, kernel: BlockKernel = BLOCKS) -> Tensor:
         image, torch.full_like(image, 0.05), kernel, PixelPyramid().double(), mean=True
     )
     bands = torch.cat([each.flatten(1) for each in (*found.fine.split(3, 1), *found[2:4])], 1)
-    others = (found.reduced.flatten(1), found.smooth.flatten(1), found.error[:, None])
+    others = (found.reduced, found.smooth, found.plain, found.error)
+    others = [each.flatten(1) if each.ndim > 1 else each[:, None] for each in others]
     return torch.cat([bands, *others], 1)
 
 
@@ -123,12 +160,19 @@ def plain_read(image: Tensor) -> Tensor:
     error = image[..., :30, :43] - 0.05
     whole = F.pad(error, (0, 5, 0, 2))
     reduced = F.conv2d(F.pixel_unshuffle(whole, 2), PIXELS, padding=1)
+    bands = plain_bands(whole)
+    summed = sum(
+        F.interpolate(band.sum(1, keepdim=True), bands[0].shape[-2:], mode="nearest")
+        for band in bands
+    )
+    assert isinstance(summed, Tensor)
     others = (
         reduced.flatten(1),
         plain_smooth(whole).flatten(1),
+        summed.flatten(1),
         error.abs().mean((1, 2, 3))[:, None],
     )
-    return torch.cat([plain_pyramid(whole), *others], 1)
+    return torch.cat([*(band.flatten(1) for band in bands), *others], 1)
 
 
 CASES = {
@@ -175,8 +219,14 @@ CASES = {
                                lambda error: F.conv2d(error[:, :4], KERNEL[:, :4], padding=1), 6),
     "frozen product": (lambda error: first(product(last(error), FILTERS[:6])),
                        lambda error: F.conv2d(error, FILTERS[:6].T[..., None, None]), 6),
-    "frozen spread": (lambda error: first(spread(last(error))),
-                      lambda error: F.interpolate(error, scale_factor=2.0), 6),
+    "frozen step of cells": (
+        lambda error: first(stepped(last(error), MERGED, GATE, MIX)),
+        plain_step,
+        6,
+    ),
+    "frozen step": (lambda error: gated_step(error, REDUCE, first(GATE), MIX), plain_step, 6),
+    "joined strides": (joined, plain_joined, 6),
+    "one stride": (lambda error: joined(error, 1), lambda error: plain_joined(error, 1), 6),
     "magnitudes of cells": (
         lambda error: first(magnitudes(last(error[:, :4]), last(error[:, 4:]))),
         plain_magnitudes,
@@ -314,6 +364,25 @@ def test_blends_and_readings_that_learn_give_the_same() -> None:
         value.square().sum().backward()
         assert parameter.grad is not None
         assert bool(parameter.grad.any())
+
+
+def test_steps_and_strides_that_learn_give_the_same() -> None:
+    error, cells = sample(6), last(sample(6))
+    judged, weights = [last(each) for each in strides(error, 3)], [WEIGHTS.view(6, 1)] * 3
+    for function, given in (
+        (lambda weight: stepped(cells, weight, GATE, MIX), MERGED),
+        (lambda gate: stepped(cells, MERGED, gate, MIX), GATE),
+        (lambda weight: gated_step(error, weight, first(GATE), MIX), REDUCE),
+        (lambda gate: gated_step(error, REDUCE, gate, MIX), first(GATE)),
+        (lambda weight: judged_density(judged, SEEN, [*weights[1:], weight]), weights[0]),
+        (lambda seen: judged_density(judged, [SEEN[1], SEEN[2], seen], weights), SEEN[0]),
+    ):
+        learned = given.clone().requires_grad_()
+        found = function(learned)
+        torch.testing.assert_close(found, function(given))
+        found.square().sum().backward()
+        assert learned.grad is not None
+        assert bool(learned.grad.any())
 
 
 @pytest.mark.parametrize("gives", ["image", "reference"])
