@@ -111,7 +111,8 @@ def train(
             to resume, the checkpoint is of another run, of other photographs or builds on other
             weights, initial weights are of another architecture, there is no usable photograph, an
             excluded operator does not exist, ``two_outputs`` has no trained distance to learn from,
-            there are no ``workers``, or ``minutes`` is negative.
+            there are no ``workers``, ``minutes`` is negative, or Fabric finds no such accelerator
+            or devices.
         FileNotFoundError: If initial weights or a teacher's are missing, or have no manifest.
         ImportError: If the extra ``train`` is not installed.
     """
@@ -139,6 +140,7 @@ def train(
     try:
         from lightning.fabric import Fabric
         from lightning.fabric.loggers.tensorboard import TensorBoardLogger
+        from lightning.fabric.utilities.exceptions import MisconfigurationException
     except ImportError as error:
         raise ImportError(
             "training needs Lightning and TensorBoard: pip install 'relqa-loss[train]'"
@@ -147,7 +149,15 @@ def train(
     began = time.monotonic()
     out.parent.mkdir(parents=True, exist_ok=True)
     logger = TensorBoardLogger(logs, name="", version=out.stem) if logs else None
-    fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, loggers=logger or [])
+    try:
+        fabric = Fabric(
+            accelerator=accelerator, devices=devices, num_nodes=nodes, loggers=logger or []
+        )
+    except (MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"accelerator={accelerator!r}, devices={devices!r}, nodes={nodes!r} cannot be had "
+            f"here: {error} (accelerator='auto' and devices=1 take what there is)"
+        ) from error
     fabric.launch()
     pools, found = _pools(photos, pool_folder, config)
     data: dict[str, Any] = {split: folder.fingerprint for split, folder in found.items()}

@@ -84,6 +84,29 @@ def test_impossible_options(
     assert words in _fails(["--photos", ".", *arguments], capsys)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--accelerator", "gpu", "--devices", "4"], "accelerator='gpu', devices=4"),
+        (["--accelerator", "cpu", "--devices", "0,1"], "devices='0,1'"),
+    ],
+)
+def test_devices_that_are_not_there(
+    options: list[str],
+    words: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("cuda.CUDAAccelerator", "mps.MPSAccelerator"):
+        there = f"lightning.fabric.accelerators.{name}.is_available"
+        monkeypatch.setattr(there, lambda: False)
+    out = tmp_path / "w.safetensors"
+    line = _fails(["--photos", str(tmp_path), "--out", str(out), *options], capsys)
+    assert words in line
+    assert "accelerator='auto'" in line
+
+
 def test_output_that_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
