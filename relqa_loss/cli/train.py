@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 
@@ -155,6 +156,8 @@ def run(arguments: argparse.Namespace) -> int:
     )
     check_target(str(arguments.out), "--out")  # not after hours of making a pool
     console = Console(stderr=True)
+    # Paths are taken literally, and lines of a log stay whole, which Rich would break at 80.
+    tell = partial(console.print, markup=False, emoji=False, highlight=False, soft_wrap=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -176,7 +179,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         def on_validation(step: int, figures: Mapping[str, float]) -> None:
             text = "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
-            console.print(f"step {step}: {text}", highlight=False)
+            tell(f"step {step}: {text}")
 
         result = train(
             arguments.photos,
@@ -203,12 +206,11 @@ def run(arguments: argparse.Namespace) -> int:
         state = (
             "finished" if result.finished else f"stopped at step {result.step}, --resume goes on"
         )
-        console.print(f"{state}: {result.record.path} ({result.record.version})", highlight=False)
+        tell(f"{state}: {result.record.path} ({result.record.version})")
         if result.pace.seconds_per_step is not None:
-            console.print(
+            tell(
                 f"{result.pace.seconds_per_step:.3f} seconds a step, {result.pace.waiting:.1%} of "
-                "them waiting for data",
-                highlight=False,
+                "them waiting for data"
             )
     return 0
 

@@ -83,6 +83,7 @@ def find_photos(folder: Path, split: str | None = None, least_side: int = 32) ->
         raise ValueError(f"{manifest} names no photograph; remove it, or add a row for each")
     files: list[Path] = []
     skipped: list[Path] = []
+    small = 0
     digest = hashlib.sha256()
     for path in wanted:
         try:
@@ -90,6 +91,7 @@ def find_photos(folder: Path, split: str | None = None, least_side: int = 32) ->
                 deep = _is_deep(image)
                 _check(path, image)
                 usable = min(image.size) >= least_side
+            small += not usable
             content = path.read_bytes()
         except (OSError, SyntaxError, ValueError) as error:
             logger.warning("skipped %s: %s", path, error)
@@ -109,7 +111,9 @@ def find_photos(folder: Path, split: str | None = None, least_side: int = 32) ->
             f"formats are {', '.join(sorted(SUFFIXES))}"
         )
     if skipped:
-        logger.warning("%d of %d photographs were skipped", len(skipped), len(wanted))
+        # Not by name, as the others are: they may be thousands.
+        sides = f", {small} of them with a side under {least_side} pixels" if small else ""
+        logger.warning("%d of %d photographs were skipped%s", len(skipped), len(wanted), sides)
     return PhotoFolder(tuple(files), tuple(skipped), digest.hexdigest())
 
 

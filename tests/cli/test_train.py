@@ -223,6 +223,26 @@ def test_a_tiny_run_writes_usable_weights(
     assert "finished" in capsys.readouterr().err
 
 
+def test_lines_of_a_log_stay_whole_and_paths_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = {f"figure_{number}": 0.5 for number in range(12)}
+    out = tmp_path / "[red]" / ":smile:" / "w.safetensors"
+
+    def train(*_: Any, progress: loop.Progress, **__: Any) -> Any:
+        progress.validation(2, figures)
+        record = SimpleNamespace(path=out, version="w@1")
+        pace = SimpleNamespace(seconds_per_step=0.5, waiting=0.0)
+        return SimpleNamespace(record=record, finished=True, step=2, pace=pace)
+
+    monkeypatch.setattr(loop, "train", train)
+    assert main(["train", "--photos", "here", "--out", str(out)]) == 0
+    first, second, _ = capsys.readouterr().err.splitlines()
+    assert first.startswith("step 2: figure_0 0.5000")
+    assert first.endswith("figure_11 0.5000")
+    assert second == f"finished: {out} (w@1)"
+
+
 def test_the_commit_is_not_that_of_a_repository_around_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,7 +48,12 @@ def test_unreadable_files_are_skipped_counted_and_warned_of(
     assert found.files == tuple(sorted(good))
     assert set(found.skipped) == {truncated, small}
     assert str(truncated) in caplog.text
-    assert "2 of 4 photographs were skipped" in caplog.text
+    expected = "2 of 4 photographs were skipped, 1 of them with a side under 32 pixels"
+    assert expected in caplog.messages
+    small.unlink()
+    with caplog.at_level(logging.WARNING):
+        find_photos(tmp_path, least_side=32)
+    assert "1 of 3 photographs were skipped" in caplog.messages
 
 
 @pytest.mark.parametrize("turned", [False, True])
