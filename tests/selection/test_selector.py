@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from relqa_loss.metrics import DistortionProfile
-from relqa_loss.selection import CheckpointSelector, Decision, paired_interval
+from relqa_loss.selection import CheckpointSelector, Decision, ImageScores, paired_interval
 from relqa_loss.selection.ledger import Entry, Ledger
 from relqa_loss.selection.store import read_metadata
 
@@ -181,6 +181,21 @@ def test_a_choice_is_not_compared_with_a_first_checkpoint_that_broke_down() -> N
     selector.update(1, [0.25, 0.5])
     assert selector.reason == (
         "step 1 is chosen: mean loss 0.375, the best of 2 checkpoints (1 ruled out)"
+    )
+
+
+def test_outputs_that_are_nan_are_refused_or_recorded() -> None:
+    clean = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    diverged = torch.stack([clean[0], torch.full_like(clean[1], math.nan)])
+    with pytest.raises(ValueError, match="preds contains NaN"):
+        ImageScores().add(diverged, clean)
+    selector = CheckpointSelector()
+    for step, preds in enumerate([clean, diverged]):
+        scores = ImageScores(on_out_of_range="clamp")
+        scores.add(preds, clean)
+        reason = selector.update(step, scores.values, profile=scores.profile).reason
+    assert reason.endswith(
+        "1 of 2 scores are not finite (first: image 1 has nan); step 0 stays chosen"
     )
 
 
