@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _ROWS = "scores"  # scores.jsonl; scores-1.jsonl … of further processes under torchrun
 _RESULT, _REPORT = "selection.json", "report.html"
 _NAMED = 5  # files named on stderr per candidate; all of them are in the JSON
+_REFERENCES = "references"  # in the place of a candidate, where a note is on one of them
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -145,6 +146,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0  # the first process reports
     rows = [row for part in parts for row in part]
     failures += [(row.candidate, row.image, row.error) for row in rows if row.error is not None]
+    notes = _notes_of(rows, folders)
     table = _table_of(rows, folders, keys, arguments.metric)
     comparison = compare(
         table,
@@ -159,10 +161,14 @@ def run(arguments: argparse.Namespace) -> int:
         confidence=arguments.confidence,
     )
     document = _document(arguments, comparison, table, folders, failures, record.version, veto)
+    document["notes"] = [
+        {"candidate": candidate, "image": image, "note": note} for candidate, image, note in notes
+    ]
     # One of an earlier run may recommend another candidate, and --no-report would leave it.
     (out / _REPORT).unlink(missing_ok=True)
     write_atomically(out / _RESULT, (json.dumps(document, indent=1) + "\n").encode())
     _say_failures(failures)
+    _say_notes(notes)
     sys.stdout.write(_text(comparison))
     if not arguments.no_report:
         from relqa_loss.cli._pairs import Pair
@@ -253,6 +259,7 @@ def make_measure(weights: str, device: str) -> Measure:
                     pixel_error=float((outcome.image - outcome.reference).abs().mean()),
                     signed=tuple(maps.mean((1, 2)).tolist()),
                     absolute=tuple(maps.abs().mean((1, 2)).tolist()),
+                    notes=outcome.notes,
                 )
             )
         return rows
@@ -323,6 +330,31 @@ def _say_failures(failures: Sequence[tuple[str, str, str]]) -> None:
     for candidate, count in counts.items():
         if count > _NAMED:
             say(f"error: {candidate}: {count} files in all could not be used; {_RESULT} names them")
+
+
+def _notes_of(rows: Sequence[Row], folders: dict[str, Path]) -> list[tuple[str, str, str]]:
+    """What was decided to read the files: candidate, image, note; of each reference once."""
+    order = {name: place for place, name in enumerate([_REFERENCES, *folders])}
+    found = set()
+    for row in rows:
+        for note in row.notes:
+            of, _, text = note.partition(": ")
+            reference = of == "reference"
+            found.add(
+                (_REFERENCES, row.key, text) if reference else (row.candidate, row.image, text)
+            )
+    return sorted(found, key=lambda each: (order[each[0]], each[1:]))
+
+
+def _say_notes(notes: Sequence[tuple[str, str, str]]) -> None:
+    counts: dict[str, int] = {}
+    for candidate, image, note in notes:
+        counts[candidate] = counts.get(candidate, 0) + 1
+        if counts[candidate] <= _NAMED:
+            say(f"note: {candidate}: {image}: {note}")
+    for candidate, count in counts.items():
+        if count > _NAMED:
+            say(f"note: {candidate}: {count} notes in all; {_RESULT} has them")
 
 
 def _document(

@@ -37,6 +37,8 @@ class Row(NamedTuple):
     """Mean absolute difference of the pixels, of images in [0, 1]."""
     signed: tuple[float, ...] = ()
     absolute: tuple[float, ...] = ()
+    notes: tuple[str, ...] = ()
+    """On how the files were read, such as transparency that was composited on grey."""
     error: str | None = None
 
 
@@ -141,7 +143,10 @@ def read_rows(paths: Iterable[Path]) -> Iterator[Row]:
                     continue
                 row = Row(**record)
                 row = row._replace(
-                    stamp=tuple(row.stamp), signed=tuple(row.signed), absolute=tuple(row.absolute)
+                    stamp=tuple(row.stamp),
+                    signed=tuple(row.signed),
+                    absolute=tuple(row.absolute),
+                    notes=tuple(row.notes),
                 )
             except (TypeError, ValueError):
                 continue

@@ -247,6 +247,35 @@ def test_resumes_after_a_stop_and_measures_changed_files_again(
 
 
 @pytest.mark.slow
+def test_what_was_decided_to_read_files_is_said(
+    run: Path,
+    weights: str,
+    capsys,  # type: ignore[no-untyped-def]
+) -> None:
+    candidate, reference = run / "step-200/outputs", run / "reference"
+    for path in (*candidate.glob("*.png"), reference / "3.png"):
+        with Image.open(path) as picture:
+            clear = picture.convert("RGBA")
+        clear.putalpha(128)
+        clear.save(path)
+    for arguments in ((), ("--resume",)):
+        _, document = choose(run, weights, *arguments)
+        said = capsys.readouterr().err
+        transparent = "transparent in 100% of its pixels: composited on mid-grey"
+        assert f"relqa: note: references: 3.png: {transparent}\n" in said
+        assert said.count(f"relqa: note: step-200: {candidate}") == 5
+        assert len(said.splitlines()) == 6
+        assert [note["candidate"] for note in document["notes"]] == [
+            "references",
+            *["step-200"] * 5,
+        ]
+        assert document["notes"][-1] == {
+            "candidate": "step-200",
+            "image": str(candidate / "4.png"),
+            "note": transparent,
+        }
+
+
 def test_processes_and_torchrun_give_the_same(run: Path, weights: str) -> None:
     (run / "step-200/outputs/1.png").write_bytes(b"not an image")
     _, alone = choose(run, weights, "--no-report")
