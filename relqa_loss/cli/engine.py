@@ -133,7 +133,7 @@ def _sign(sign: int) -> str:
 def run_sheet(arguments: argparse.Namespace) -> int:
     """Run ``engine sheet``."""
     from relqa_loss.distortions import get_operator, list_operators
-    from relqa_loss.imageio import read_image
+    from relqa_loss.imageio import load_image
 
     if arguments.tile < 32:
         raise ValueError(f"--tile must be at least 32, got {arguments.tile}")
@@ -144,9 +144,12 @@ def run_sheet(arguments: argparse.Namespace) -> int:
         raise ValueError(f"{arguments.out} exists; choose another --out or give --force")
     names = arguments.operators
     operators = [get_operator(n) for n in names] if names else list_operators()
-    photo = thumbnail(read_image(arguments.photo), 2 * arguments.tile)
+    loaded = load_image(arguments.photo)
+    photo = thumbnail(loaded.pixels, 2 * arguments.tile)
     sheet = bank_sheet(photo, operators, arguments.tile, arguments.seed)
     write_atomically(arguments.out, png(sheet))
+    for note in loaded.notes:
+        say(f"note: {arguments.photo}: {note}")
     print(f"{arguments.out}: {len(operators)} operators at severities {SEVERITIES}")
     return 0
 
@@ -157,7 +160,7 @@ def run_sample(arguments: argparse.Namespace) -> int:
 
     from relqa_loss.distortions import DistortionEngine, list_operators
     from relqa_loss.distortions._pillow import to_pillow
-    from relqa_loss.imageio import ImageReadError, read_image
+    from relqa_loss.imageio import ImageReadError, load_image
 
     if arguments.number < 1:
         raise ValueError(f"-n must be at least 1, got {arguments.number}")
@@ -189,6 +192,7 @@ def run_sample(arguments: argparse.Namespace) -> int:
         len(files), generator=torch.Generator().manual_seed(arguments.seed)
     ).tolist()
     unreadable: set[Path] = set()
+    noted: set[Path] = set()
     entries: list[dict[str, Any]] = []
     shown: list[Shown] = []
     position = 0
@@ -205,7 +209,7 @@ def run_sample(arguments: argparse.Namespace) -> int:
             # 32 bits for the count: neighbouring seeds must not share samples.
             seed = (arguments.seed << 32) + position
             try:
-                photo = _crop(read_image(file), arguments.crop, seed)
+                loaded = load_image(file)
             except ImageReadError as error:
                 say(f"skipped: {error}")
                 unreadable.add(file)
@@ -214,8 +218,12 @@ def run_sample(arguments: argparse.Namespace) -> int:
                         f"none of the {len(files)} image files in {arguments.photos} is readable"
                     ) from None
                 continue
+            if file not in noted:  # each is used over and over
+                for note in loaded.notes:
+                    say(f"note: {file}: {note}")
+                noted.add(file)
             # What is on disk is what was distorted: the reference is rounded first.
-            photo = (photo * 255).round() / 255
+            photo = (_crop(loaded.pixels, arguments.crop, seed) * 255).round() / 255
             sample = engine.sample(photo, seed)
             stem = f"{len(entries):06d}"
             write_atomically(out / "reference" / f"{stem}.png", png(to_pillow(sample.reference)))

@@ -149,6 +149,24 @@ def test_sample_writes_what_the_engine_made(photos: Path, fade: str, capsys) -> 
     assert Image.open(out / "sheet.png").width > 500
 
 
+def test_what_was_decided_to_read_a_photograph_is_said(
+    tmp_path: Path,
+    fade: str,
+    capsys,  # type: ignore[no-untyped-def]
+) -> None:
+    photo = tmp_path / "photos" / "clear.png"
+    photo.parent.mkdir()
+    Image.new("RGBA", (64, 48), (200, 100, 0, 128)).save(photo)
+    said = f"relqa: note: {photo}: transparent in 100% of its pixels: composited on mid-grey\n"
+    out = tmp_path / "out"
+    assert (
+        engine("sample", "--photos", photo.parent, "--out", out, "-n", 2, "--operators", fade) == 0
+    )
+    assert capsys.readouterr().err == said
+    assert engine("sheet", photo, "--out", tmp_path / "s.png", "--operators", fade) == 0
+    assert capsys.readouterr().err == said
+
+
 def test_sample_is_seeded(photos: Path) -> None:
     manifests, seeds = [], []
     for name, seed in (("one", 1), ("again", 1), ("two", 2)):
