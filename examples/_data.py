@@ -6,6 +6,7 @@ Replace this file by your own data; the examples themselves stay as they are.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from relqa_loss.demo import load_photographs
-from relqa_loss.imageio import read_image
+from relqa_loss.imageio import ImageReadError, read_image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 NOISE = 0.1  # standard deviation
@@ -39,6 +40,8 @@ def options(description: str | None) -> Options:
     given = parser.parse_args()
     if given.out.exists():
         parser.error(f"{given.out} exists; choose another --out")
+    if given.photos is not None and not given.photos.is_dir():
+        parser.error(f"--photos {given.photos} is not a folder")
     return Options(given.photos, given.out, given.steps, given.every)
 
 
@@ -75,14 +78,24 @@ class Noisy(Crops):
         return {"noisy": (clean + noise).clamp(0, 1), "labels": clean}
 
 
+def _read(folder: Path) -> Iterator[Tensor]:
+    for file in sorted(each for each in folder.iterdir() if each.suffix.lower() in SUFFIXES):
+        try:
+            photo = read_image(file)
+        except ImageReadError as error:
+            print(f"skipped: {error}")
+            continue
+        if min(photo.shape[1:]) >= CROP:
+            yield photo
+
+
 def data(chosen: Options, batch: int, kind: type[Crops] = Noisy) -> tuple[Crops, Crops]:
     """Crops to train on, ``batch`` for each step, and 24 crops of other photographs."""
     if chosen.photos is None:
         found = load_photographs()
         train, rest = list(found.train.values()), [*found.select.values(), *found.show.values()]
     else:
-        files = sorted(file for file in chosen.photos.iterdir() if file.suffix.lower() in SUFFIXES)
-        photos = [photo for file in files if min((photo := read_image(file)).shape[1:]) >= CROP]
+        photos = list(_read(chosen.photos))
         if len(photos) < 2:
             raise SystemExit(f"{chosen.photos} needs two photographs of {CROP} pixels or more")
         cut = max(1, len(photos) // 5)

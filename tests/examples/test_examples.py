@@ -97,3 +97,21 @@ def test_results_are_not_overwritten(
     with pytest.raises(SystemExit):
         options("An example.")
     assert "exists; choose another --out" in capsys.readouterr().err
+
+
+def test_damaged_photographs_are_skipped_and_a_missing_folder_is_named(
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    example = runpy.run_path(str(ROOT / "examples" / "_data.py"))
+    damaged = photos / "damaged.png"
+    damaged.write_bytes((photos / "coffee.png").read_bytes()[:300])
+    train, rest = example["data"](example["Options"](photos, tmp_path / "out", 2, 1), 2)
+    assert (len(train.photos), len(rest.photos)) == (2, 1)
+    assert f"skipped: {damaged}" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["example", "--photos", "gone", "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit):
+        example["options"]("An example.")
+    assert "--photos gone is not a folder" in capsys.readouterr().err
