@@ -39,7 +39,24 @@ def build_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in _COMMANDS:
         importlib.import_module(f"relqa_loss.cli.{name}").add_parser(subparsers)
+    _name_defaults(parser)
     return parser
+
+
+def _name_defaults(parser: argparse.ArgumentParser) -> None:
+    """Add an option's default to its help, where that does not say it."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for each in action.choices.values():
+                _name_defaults(each)
+            continue
+        default, text = action.default, action.help or ""
+        # Not by "in": a seed of 0 is a default.
+        none = default is None or default is False or default in ([], argparse.SUPPRESS)
+        hidden = text == argparse.SUPPRESS
+        if action.option_strings and not none and not hidden and "default:" not in text:
+            shown = " ".join(default) if isinstance(default, (list, tuple)) else "%(default)s"
+            action.help = f"{text} (default: {shown})".lstrip()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

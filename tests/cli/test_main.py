@@ -32,6 +32,37 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("command", "option", "default"),
+    [
+        ("train", "--steps STEPS", "6000"),
+        ("train", "--seed SEED", "0"),
+        ("train", "--pool-folder POOL_FOLDER", "runs/pool"),
+        ("evaluate", "--out DIR", "relqa-evaluation"),
+        ("engine sheet", "--out PNG", "sheet.png"),
+        ("select", "--out DIR", "relqa-select"),
+        ("export", "--weights WEIGHTS", "relqa-base"),
+    ],
+)
+def test_help_names_defaults(
+    command: str, option: str, default: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([*command.split(), "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    # From the option's own line to the next one's.
+    own = said.split(f" {option} ")[-1].split(" --")[0]
+    assert own.count(f"default: {default}") == 1
+
+
+def test_options_that_help_leaves_out_stay_so(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["demo", "--help"])
+    said = capsys.readouterr().out
+    assert "SUPPRESS" not in said
+    assert "--crop" not in said
+
+
+@pytest.mark.parametrize(
     ("error", "code", "text"),
     [
         (ValueError("wrong\nvalue"), 2, "relqa: error: wrong value"),
