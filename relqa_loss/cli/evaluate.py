@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from relqa_loss.evaluation.measure import Item, Measured
 
 _FIGURES, _REPORT = "figures.json", "report.html"
-_NAMED = 10  # images that could not be used, on the terminal; the report has all
+_NAMED = 10  # images that could not be used, and notes, on the terminal
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -93,21 +94,37 @@ def run(arguments: argparse.Namespace) -> int:
         if group.rank == 0:
             book.start()
         todo = book.todo(group.rank, group.size)
+        notes: dict[tuple[Path, str], None] = {}  # references are read more than once
         try:
             with progress("evaluating", len(todo)) as advance:
                 book.keep(
-                    measure(todo, contenders, arguments.short_side),
+                    measure(
+                        todo,
+                        contenders,
+                        arguments.short_side,
+                        lambda path, note: notes.setdefault((path, note)),
+                    ),
                     group.rank,
                     lambda one: advance(note=one.item.images[0].name),
                 )
         except KeyboardInterrupt:
             say(f"the values so far are in {arguments.out}; go on with --resume")
             raise
+        finally:
+            _say_notes(list(notes))
         group.wait()
         rows = book.close() if group.rank == 0 else []
     if group.rank:
         return 0
     return _report(arguments, dataset, rows, contenders, settings)
+
+
+def _say_notes(notes: Sequence[tuple[Path, str]]) -> None:
+    """What had to be decided to read the files, which may be all of them."""
+    for path, note in notes[:_NAMED]:
+        say(f"note: {path}: {note}")
+    if len(notes) > _NAMED:
+        say(f"note: {len(notes)} such notes in all")
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from relqa_loss._files import encoded, write_atomically
 from relqa_loss.evaluation.contenders import Contender
 from relqa_loss.evaluation.datasets.records import OpinionDataset
-from relqa_loss.imageio import read_image
+from relqa_loss.imageio import load_image
 
 VALUES, SETTINGS = "values.csv", "settings.json"
 _PART = "values.part-{}.csv"
@@ -56,7 +56,10 @@ def items_of(dataset: OpinionDataset) -> list[Item]:
 
 
 def measure(
-    items: Sequence[Item], contenders: Sequence[Contender], short_side: int | None = None
+    items: Sequence[Item],
+    contenders: Sequence[Contender],
+    short_side: int | None = None,
+    on_note: Callable[[Path, str], None] | None = None,
 ) -> Iterator[Measured]:
     """Values of all metrics, item by item.
 
@@ -67,6 +70,7 @@ def measure(
         items: Read from disk here; those that follow each other on one reference share it.
         contenders: The metrics.
         short_side: Images with a longer short side are reduced to it first; None: never.
+        on_note: Told what had to be decided to read a file, each time that it is read.
 
     Yields:
         An answer per item; unreadable images become errors in words.
@@ -75,9 +79,9 @@ def measure(
     for item in items:
         try:
             if last is None or last[0] != item.reference:
-                last = item.reference, _load(item.reference, short_side)
+                last = item.reference, _load(item.reference, short_side, on_note)
             reference = last[1]
-            images = [_load(path, short_side) for path in item.images]
+            images = [_load(path, short_side, on_note) for path in item.images]
             for path, image in zip(item.images, images, strict=True):
                 if image.shape != reference.shape:
                     raise ValueError(
@@ -264,8 +268,13 @@ def _line(cells: Sequence[str]) -> str:
     return text.getvalue()
 
 
-def _load(path: Path, short_side: int | None) -> Tensor:
-    image = read_image(path)
+def _load(
+    path: Path, short_side: int | None, on_note: Callable[[Path, str], None] | None
+) -> Tensor:
+    image, notes = load_image(path)
+    if on_note is not None:
+        for note in notes:
+            on_note(path, note)
     side = min(image.shape[-2:])
     if short_side is None or side <= short_side:
         return image

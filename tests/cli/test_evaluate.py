@@ -223,6 +223,25 @@ def test_unreadable_images_are_left_out_and_tried_again(
     assert figures(out)["count"] == 29
 
 
+def test_what_had_to_be_decided_to_read_a_file_is_said(
+    rated: Path,
+    metric,  # type: ignore[no-untyped-def]
+    tmp_path: Path,
+    capsys,
+) -> None:
+    for scene in range(5):
+        for name in (f"{scene}.png", *(f"{scene}-noise-{level}.png" for level in (1, 2))):
+            image = Image.open(tmp_path / name).convert("RGB")
+            image.putalpha(128)
+            image.save(tmp_path / name)
+    assert evaluate(rated, "--metric", "my_metric:error", "--out", tmp_path / "out") == 0
+    err = capsys.readouterr().err
+    # Ten of fifteen; the reference, which is read for all of its images, once.
+    assert err.count("composited on mid-grey") == 10
+    assert err.count(f"note: {tmp_path / '0.png'}: transparent in 100%") == 1
+    assert "note: 15 such notes in all" in err
+
+
 def test_a_constant_metric_does_not_cost_the_report(
     rated: Path,
     metric,  # type: ignore[no-untyped-def]
