@@ -225,7 +225,15 @@ def _jobs(
                 other = images[pair.reference][name].name
                 failures.append((name, str(pair.image), f"not used: {other} fits, too"))
     jobs = [Job(key, path, images[path]) for key, path in zip(keys, references, strict=True)]
-    return [job for job in jobs if job.images], keys, failures
+    found = [job for job in jobs if job.images]
+    if not found:
+        # Before --out is begun: all in the report would be missing.
+        example = next((f"; {image}: {error}" for _, image, error in failures), "")
+        raise ValueError(
+            f"no candidate has an image of the same path in its folder as one of {reference}, "
+            f"such as {keys[0]}: give the folders one level higher or lower{example}"
+        )
+    return found, keys, failures
 
 
 def _examiner(weights: str, device: str) -> Examiner:

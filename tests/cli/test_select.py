@@ -385,6 +385,19 @@ def test_a_share_out_of_range_is_found_out_before_measuring(
     assert not (run / "out").exists()
 
 
+def test_folders_of_which_nothing_matches_are_found_out_before_out_is_begun(
+    run: Path, weights: str, capsys
+) -> None:  # type: ignore[no-untyped-def]
+    candidates = [str(run / name) for name in GAINS]  # one level too high
+    options = ["--reference", str(run / "reference"), "--weights", weights]
+    out = ["--out", str(run / "out"), "--candidates"]
+    assert main(["select", *options, *out, *candidates]) == 2
+    err = capsys.readouterr().err
+    assert "such as 0.png: give the folders one level higher or lower" in err
+    assert "outputs/0.png: no reference named outputs/0" in err
+    assert not (run / "out").exists()
+
+
 def test_names_and_order() -> None:
     assert sorted(["s-10", "s-9", "s-9b", "a"], key=natural_key) == ["a", "s-9", "s-9b", "s-10"]
 
