@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from relqa_loss._html import signed
 from relqa_loss.channels import CHANNEL_TABLE, CHANNELS
 from relqa_loss.network import Relation
 
@@ -24,11 +25,14 @@ MIN_LIMIT = 0.1
 # kinds of colour blindness. Shared by figures and reports.
 DIVERGING = ("#0b3c7d", "#2f78c4", "#8fbbe3", "#f4f2ee", "#f2b27c", "#d8691c", "#7a2e05")
 SEQUENTIAL = ("#f4f2ee", "#e7c3c9", "#c4688c", "#7c2a72", "#2c0f45")
+UNKNOWN = "#8f949c"
+"""For what is not a number: on neither scale, and far from the colour of no difference."""
 
 _INK, _FAINT, _GRID = "#22252a", "#6b7078", "#d9d7d2"
 _PANEL = 2.9  # inches
 _HEADING = 13.0  # points
 _MISSING = "figures need Matplotlib, which is not installed: pip install 'relqa-loss[demo]'"
+_NO_NUMBER = "grey: not a number"
 _WORDS = {channel.name: (channel.more, channel.less) for channel in CHANNEL_TABLE}
 
 
@@ -38,7 +42,8 @@ def strongest_channels(
     """Names of the channels whose maps have the greatest mean magnitude, strongest first.
 
     Args:
-        maps: …×K×h×w signed maps; the mean is taken over every other dimension.
+        maps: …×K×h×w signed maps; the mean is taken over every other dimension, of what is a
+            number.
         count: How many names to return at most.
         channels: Names of the K maps.
 
@@ -58,7 +63,7 @@ def strongest_channels(
         raise ValueError(f"maps must be …×{len(channels)}×h×w, got shape {tuple(maps.shape)}")
     if count < 0:
         raise ValueError(f"count must not be negative, got {count}")
-    magnitude = maps.detach().float().abs().mean((-2, -1)).reshape(-1, len(channels)).mean(0)
+    magnitude = maps.detach().float().abs().transpose(-3, 0).flatten(1).nanmean(1)
     order = torch.argsort(magnitude, descending=True, stable=True)
     return tuple(channels[int(index)] for index in order[:count])
 
@@ -66,9 +71,10 @@ def strongest_channels(
 def symmetric_limit(maps: Tensor) -> float:
     """End of a colour scale that is centred on zero and shows nearly all of ``maps``.
 
-    The 99.5th percentile of the magnitude, between :data:`MIN_LIMIT` and 1.
+    The 99.5th percentile of the magnitude, between :data:`MIN_LIMIT` and 1; of what is a number.
     """
     values = maps.detach().float().abs().flatten()
+    values = values[~values.isnan()]
     if values.numel() == 0:
         return MIN_LIMIT
     place = min(values.numel(), max(1, math.ceil(0.995 * values.numel())))
@@ -79,7 +85,8 @@ def colourise(values: Tensor, limit: float, colours: Sequence[str] = DIVERGING) 
     """Colours of h×w values by linear interpolation between ``colours``.
 
     Args:
-        values: h×w. The first colour stands for −``limit``, the last for +``limit``.
+        values: h×w. The first colour stands for −``limit``, the last for +``limit``,
+            :data:`UNKNOWN` for NaN.
         limit: End of the scale, positive; values beyond it take the end's colour.
         colours: Hexadecimal, evenly spaced; the middle one stands for zero.
 
@@ -99,14 +106,15 @@ def colourise(values: Tensor, limit: float, colours: Sequence[str] = DIVERGING) 
         raise ValueError(f"values must be h×w, got shape {tuple(values.shape)}")
     if not limit > 0:
         raise ValueError(f"limit must be positive, got {limit}")
-    levels = [[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in colours]
-    table = torch.tensor(levels, device="cpu", dtype=torch.float32)
-    position = (values.detach().float().cpu() / limit).clamp(-1, 1).nan_to_num(0.0)
+    table = torch.stack([_rgb(colour) for colour in colours])
+    values = values.detach().float().cpu()
+    position = (values / limit).clamp(-1, 1).nan_to_num(0.0)
     position = (position + 1) / 2 * (len(colours) - 1)
     lower = position.floor().clamp(max=len(colours) - 2)
     fraction = (position - lower)[..., None]
     index = lower.long()
     mixed = table[index] * (1 - fraction) + table[index + 1] * fraction
+    mixed[values.isnan()] = _rgb(UNKNOWN)
     return mixed.permute(2, 0, 1)
 
 
@@ -121,6 +129,8 @@ def plot_relation(
     title: str | None = None,
 ) -> Figure:
     """Draw a pair, where they differ, and its signed maps on one symmetric colour scale.
+
+    What is not a number is grey, and said to be.
 
     Args:
         reference: 3×H×W or 1×3×H×W in [0, 1].
@@ -215,6 +225,9 @@ def plot_relation(
         axes.tick_params(labelsize=7.5, colors=_FAINT, length=0, pad=3)
         return colour_bar
 
+    def scale(name: str, colours: Sequence[str]) -> Any:
+        return LinearSegmentedColormap.from_list(name, colours).with_extremes(bad=UNKNOWN)
+
     if title is None:
         distance, score = float(relation.distance.mean()), float(relation.score.mean())
         title = f"distance {distance:.4g}    score {score:+.4g}".replace("-", "−")
@@ -238,13 +251,17 @@ def plot_relation(
         head.set_fontsize(size)
     for column, (picture, name) in enumerate(((left, "reference"), (right, "image"))):
         axes = place(0, column, 0)
+        unknown = np.isnan(picture).any(2)
+        picture[unknown] = _rgb(UNKNOWN).numpy()
         axes.imshow(picture, interpolation="nearest", aspect="auto")
-        _caption(axes, name)
+        _caption(axes, name, _NO_NUMBER if unknown.any() else "")
     axes = place(0, 2, 0)
-    sequential = LinearSegmentedColormap.from_list("relqa_where", SEQUENTIAL)
-    top = float(where.max())  # none where the images are equal
+    sequential = scale("relqa_where", SEQUENTIAL)
+    finite = where[where.isfinite()]
+    top = float(finite.max()) if finite.numel() else 0.0  # none where the images are equal
     shown = axes.imshow(where.numpy(), cmap=sequential, norm=Normalize(0, top or 1), aspect="auto")
-    _caption(axes, "where they differ", "distance" if distance_map is not None else "sum of |maps|")
+    measure = "distance" if distance_map is not None else "sum of |maps|"
+    _caption(axes, "where they differ", _NO_NUMBER if where.isnan().any() else measure)
     where_bar = bar(shown, 1, 0, 2, 1)
     ends = {0: "none"} | ({top: f"{top:.2g}"} if top else {})
     where_bar.set_ticks(list(ends), labels=list(ends.values()))
@@ -252,7 +269,7 @@ def plot_relation(
         label.set_ha(side)
 
     if rows:
-        diverging = LinearSegmentedColormap.from_list("relqa_signed", DIVERGING)
+        diverging = scale("relqa_signed", DIVERGING)
         index = [list(names).index(name) for name in channels]
         limit = symmetric_limit(maps[index])
         shown = None
@@ -263,7 +280,8 @@ def plot_relation(
             )
             more, less = direction_words(name)
             mean = float(maps[k].mean())
-            _caption(axes, name.replace("_", " "), f"mean {mean:+.2f}".replace("-", "−"))
+            detail = _NO_NUMBER if maps[k].isnan().any() else f"mean {signed(mean, 2)}"
+            _caption(axes, name.replace("_", " "), detail)
             for x, words, side, colour in (
                 (0.02, less, "left", DIVERGING[0]),
                 (0.98, more, "right", DIVERGING[-1]),
@@ -304,11 +322,17 @@ def _caption(axes: Any, name: str, detail: str = "") -> None:
         axes.set_title(detail, loc="right", fontsize=8.5, color=_FAINT, pad=4)
 
 
+def _rgb(colour: str) -> Tensor:
+    """Of a hexadecimal colour: 3 in [0, 1]."""
+    levels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    return torch.tensor(levels, device="cpu", dtype=torch.float32)
+
+
 def _single(image: Tensor, name: str) -> NDArray[np.float32]:
     if image.dim() == 4 and image.shape[0] == 1:
         image = image[0]
     if image.dim() != 3 or image.shape[0] not in (1, 3):
         raise ValueError(f"the {name} must be 3×H×W or 1×3×H×W, got shape {tuple(image.shape)}")
     image = image.detach().float().cpu().clamp(0, 1).expand(3, -1, -1)
-    array: NDArray[np.float32] = image.permute(1, 2, 0).numpy()
+    array: NDArray[np.float32] = image.permute(1, 2, 0).numpy().copy()  # to paint on
     return array

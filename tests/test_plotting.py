@@ -13,6 +13,7 @@ from relqa_loss.network import Relation
 from relqa_loss.plotting import (
     DIVERGING,
     MIN_LIMIT,
+    UNKNOWN,
     colourise,
     direction_words,
     plot_relation,
@@ -21,6 +22,7 @@ from relqa_loss.plotting import (
 )
 
 Text = pytest.importorskip("matplotlib.text").Text
+to_rgba = pytest.importorskip("matplotlib.colors").to_rgba
 
 
 @pytest.fixture
@@ -118,6 +120,29 @@ def test_what_is_drawn_where_nothing_is_said_of_it(pair, relation) -> None:  # t
     assert faint == pytest.approx((-0.2, 0.2))
 
 
+@pytest.mark.parametrize("part", [slice(0, 4), slice(None)])
+def test_what_is_no_number_is_not_drawn_as_no_difference(pair, relation, part: slice) -> None:  # type: ignore[no-untyped-def]
+    image, maps = pair[1].clone(), relation.maps.clone()
+    image[..., part, :], maps[..., part, :] = torch.nan, torch.nan
+    names = ["ringing", "noise"]
+    figure = plot_relation(pair[0], image, relation._replace(maps=maps), channels=names)
+    shown = {axes.get_title(loc="left"): axes for axes in figure.axes if axes.images}
+    grey = pytest.approx(to_rgba(UNKNOWN), abs=0.01)
+    for name in ("image", "where they differ", *names):
+        axes = shown[name]
+        drawn = axes.images[0]
+        assert tuple(drawn.make_image(None, unsampled=True)[0][0, 0] / 255) == grey
+        assert axes.get_title(loc="right") == "grey: not a number"
+    # What is a number is on the scale that it would have had.
+    rest = maps[0, [CHANNELS.index(name) for name in names], 4:] if part.stop else torch.zeros(1)
+    limit = max(MIN_LIMIT, float(rest.abs().max()))
+    assert shown["noise"].images[0].get_clim() == pytest.approx((-limit, limit))
+    top = float(rest.abs().sum(0).max()) if part.stop else 1.0
+    assert shown["where they differ"].images[0].get_clim() == pytest.approx((0, top))
+    assert strongest_channels(maps, 1) == (("noise",) if part.stop else CHANNELS[:1])
+    assert shown["reference"].get_title(loc="right") == ""
+
+
 def test_tensors_of_a_training_are_drawn(pair, relation) -> None:  # type: ignore[no-untyped-def]
     halves = [(2 * image).half().requires_grad_() for image in pair]  # beyond white
     learned = relation._replace(maps=relation.maps.half().requires_grad_())
@@ -177,8 +202,9 @@ def test_colours_lie_between_those_of_the_scale() -> None:
     torch.testing.assert_close(found[:, 0].double(), expected, rtol=0, atol=1e-5)
     rough = colourise((0.3 * values)[None].half(), 0.3)
     torch.testing.assert_close(rough, found, rtol=0, atol=5e-3)
-    unknown = colourise(torch.full((1, 1), torch.nan), 0.3)
-    assert torch.equal(unknown, colourise(torch.zeros(1, 1), 0.3))
+    unknown = colourise(torch.full((1, 1), torch.nan), 0.3).flatten()
+    grey = torch.tensor([int(UNKNOWN[at : at + 2], 16) / 255 for at in (1, 3, 5)])
+    torch.testing.assert_close(unknown, grey)
     with torch.device("meta"):
         assert torch.equal(colourise((0.3 * values)[None], 0.3), found)
 
