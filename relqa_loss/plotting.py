@@ -188,7 +188,8 @@ def plot_relation(
     columns = 3
     rows = math.ceil(len(channels) / columns)
     height, width = left.shape[:2]
-    tile = min(max(height / width, 0.45), 1.6) * _PANEL
+    shape = height / width
+    tile = min(max(shape, 0.45), 1.6) * _PANEL
     heading, band, gap = 0.34, 0.62, 0.16
     total_width = columns * _PANEL + (columns + 1) * gap
     block = tile + 0.36
@@ -206,6 +207,19 @@ def plot_relation(
             spine.set_color(_GRID)
             spine.set_linewidth(0.8)
         return axes
+
+    def show(axes: Any, values: Any, **options: Any) -> Any:
+        """Not stretched: where a picture has not the shape of its panel, room is left beside it."""
+        shown = axes.imshow(values, aspect="auto", **options)
+        rows, columns = values.shape[:2]
+        panel = tile / _PANEL
+        for limits, count, share in (
+            (axes.set_xlim, columns, max(1.0, shape / panel)),
+            (axes.set_ylim, -rows, max(1.0, panel / shape)),
+        ):
+            middle = (abs(count) - 1) / 2
+            limits(middle - count * share / 2, middle + count * share / 2)
+        return shown
 
     def bar(mappable: Any, below_row: int, above_bands: int, column: int, span: int) -> Any:
         x = gap + column * (_PANEL + gap)
@@ -253,13 +267,13 @@ def plot_relation(
         axes = place(0, column, 0)
         unknown = np.isnan(picture).any(2)
         picture[unknown] = _rgb(UNKNOWN).numpy()
-        axes.imshow(picture, interpolation="nearest", aspect="auto")
+        show(axes, picture, interpolation="nearest")
         _caption(axes, name, _NO_NUMBER if unknown.any() else "")
     axes = place(0, 2, 0)
     sequential = scale("relqa_where", SEQUENTIAL)
     finite = where[where.isfinite()]
     top = float(finite.max()) if finite.numel() else 0.0  # none where the images are equal
-    shown = axes.imshow(where.numpy(), cmap=sequential, norm=Normalize(0, top or 1), aspect="auto")
+    shown = show(axes, where.numpy(), cmap=sequential, norm=Normalize(0, top or 1))
     measure = "distance" if distance_map is not None else "sum of |maps|"
     _caption(axes, "where they differ", _NO_NUMBER if where.isnan().any() else measure)
     where_bar = bar(shown, 1, 0, 2, 1)
@@ -275,9 +289,7 @@ def plot_relation(
         shown = None
         for position, (k, name) in enumerate(zip(index, channels, strict=True)):
             axes = place(1 + position // columns, position % columns, 1)
-            shown = axes.imshow(
-                maps[k].numpy(), cmap=diverging, norm=Normalize(-limit, limit), aspect="auto"
-            )
+            shown = show(axes, maps[k].numpy(), cmap=diverging, norm=Normalize(-limit, limit))
             more, less = direction_words(name)
             mean = float(maps[k].mean())
             detail = _NO_NUMBER if maps[k].isnan().any() else f"mean {signed(mean, 2)}"

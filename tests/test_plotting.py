@@ -143,6 +143,23 @@ def test_what_is_no_number_is_not_drawn_as_no_difference(pair, relation, part: s
     assert shown["reference"].get_title(loc="right") == ""
 
 
+@pytest.mark.parametrize("shape", [(64, 96), (32, 320), (320, 32), (33, 34)])
+def test_pictures_and_maps_are_not_stretched(relation, shape: tuple[int, int]) -> None:  # type: ignore[no-untyped-def]
+    figure = plot_relation(torch.rand(3, *shape), torch.rand(3, *shape), relation, channels=1)
+    drawings = 0
+    for drawn in (axes.images[0] for axes in figure.axes[:5] if axes.get_title(loc="left")):
+        left, right, bottom, top = drawn.get_extent()
+        corners = drawn.axes.transData.transform([(left, bottom), (right, top)])
+        width, height = corners[1] - corners[0]
+        assert height / width == pytest.approx(shape[0] / shape[1])
+        panel = drawn.axes.bbox
+        assert max(width / panel.width, height / panel.height) == pytest.approx(1)
+        middle = corners.mean(0) - (panel.x0 + panel.width / 2, panel.y0 + panel.height / 2)
+        assert middle == pytest.approx(0, abs=1e-6)
+        drawings += 1
+    assert drawings == 4
+
+
 def test_tensors_of_a_training_are_drawn(pair, relation) -> None:  # type: ignore[no-untyped-def]
     halves = [(2 * image).half().requires_grad_() for image in pair]  # beyond white
     learned = relation._replace(maps=relation.maps.half().requires_grad_())
