@@ -102,7 +102,8 @@ def changes(
 ) -> list[Change]:
     """The changes that :func:`describe` puts into words, strongest first.
 
-    A channel that goes both ways in different places gives two.
+    A channel that goes both ways in different places gives two. The lesser one on the whole, which
+    may be the stronger one in its place, is not named without the other.
 
     Args:
         maps: K×h×w signed severities of one image against its reference.
@@ -123,17 +124,23 @@ def changes(
     places = _places(height, width)
     if reference is not None:
         places = {**_structure(reference.detach().float().cpu(), height, width), **places}
-    found = []
+    kept: list[Change] = []
+    prevailing: dict[str, Change] = {}
     for name, signed in zip(channels, maps, strict=True):
-        up, down = signed.clamp(min=0), (-signed).clamp(min=0)
-        most_up, most_down = float(up.mean()), float(down.mean())
+        parts = [(1, signed.clamp(min=0)), (-1, (-signed).clamp(min=0))]
+        (sign, part), (opposite, rest) = sorted(parts, key=lambda each: -float(each[1].mean()))
+        change = _locate(name, signed, part, places, sign)
+        if change is not None:
+            prevailing[name] = change
+            kept.append(change)
         # Below a third of the other direction it is the estimate's own scatter.
-        if most_up >= most_down / 3:
-            found.append(_locate(name, signed, up, places, 1))
-        if most_down >= most_up / 3:
-            found.append(_locate(name, signed, down, places, -1))
-    kept = [change for change in found if change is not None]
+        if float(rest.mean()) >= float(part.mean()) / 3:
+            change = _locate(name, signed, rest, places, opposite)
+            if change is not None:
+                kept.append(change)
     kept.sort(key=lambda change: -abs(change.amount))
+    while alone := [c for c in kept[:most] if prevailing.get(c.channel, c) not in kept[:most]]:
+        kept.remove(alone[-1])
     return kept[:most]
 
 

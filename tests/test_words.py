@@ -178,6 +178,25 @@ def test_only_the_strongest_are_named(most: int | None) -> None:
     assert [change.channel for change in found] == list(reversed(CHANNELS))[: most or MOST]
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_lesser_direction_is_not_named_without_the_other(sign: int) -> None:
+    values = maps(16)
+    values[1:5] = torch.tensor([0.5, 0.4, 0.3, 0.2])[:, None, None]
+    values[0] = -0.15 * sign
+    values[0, ::3, ::3] = 0.45 * sign
+    both = changes(values, most=6)
+    assert [round(change.amount, 2) for change in both if change.channel == CHANNELS[0]] == [
+        0.45 * sign,
+        -0.07 * sign,
+    ]
+    # One more than there is room for: what the whole image is, and not the few cells that are not.
+    assert changes(values, most=5) == [change for change in both if change.place != "in places"]
+    assert [change.channel for change in changes(values, most=4)] == list(CHANNELS[1:5])
+    # Where only the few cells are worth a word, they have it.
+    values[0] = values[0].where(values[0] * sign > 0, -0.08 * sign)
+    assert [c.channel for c in changes(values, most=2)] == [CHANNELS[1], CHANNELS[0]]
+
+
 def test_fewer_than_none_are_refused() -> None:
     with pytest.raises(ValueError, match="most must not be negative, got -1"):
         changes(maps(8), most=-1)
