@@ -145,6 +145,12 @@ def _scatters(record: Mapping[str, Any], rows: Sequence[Measured]) -> str:
     return '<div class="plots">\n' + "\n".join(pictures) + "\n</div>"
 
 
+def _shortened(name: str, most: int = 32) -> str:
+    """Without the middle of what is so long that it would cover the points."""
+    half = most // 2
+    return name if len(name) <= most else f"{name[:half]}…{name[-half:]}"
+
+
 def _scatter(
     record: Mapping[str, Any], spec: str, metric: Mapping[str, Any], rows: Sequence[Measured]
 ) -> bytes:
@@ -156,15 +162,15 @@ def _scatter(
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     kinds = sorted({row.item.type for row in good})
+    points = []
     for kind in kinds:
         here = [row for row in good if row.item.type == kind]
-        axes.plot(
+        points += axes.plot(
             [row.values[spec][0] for row in here],
             [row.item.opinion for row in here],
             ".",
             markersize=4,
             alpha=0.6,
-            label=kind,
         )
     values = np.array([row.values[spec][0] for row in good])
     line = np.linspace(values.min(), values.max(), 200)
@@ -178,7 +184,9 @@ def _scatter(
     value = metric["overall"]["srcc"]["value"]
     axes.set_title("" if value is None else f"SRCC {value:.3f}")
     if 1 < len(kinds) <= 8:
-        legend = axes.legend(fontsize="x-small", markerscale=2)
-        for text in legend.get_texts():
+        # Set afterwards: Matplotlib leaves out what has no name, or one that begins with "_".
+        legend = axes.legend(points, ["type"] * len(kinds), fontsize="x-small", markerscale=2)
+        for text, kind in zip(legend.get_texts(), kinds, strict=True):
             text.set_parse_math(False)
+            text.set_text(_shortened(kind) or "(none)")
     return figure_png(figure)

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -290,6 +291,27 @@ def test_dollars_in_a_type_are_no_mathematics(rated: Path, metric, tmp_path: Pat
     rated.write_text(rated.read_text().replace(",noise\n", ",$^$\n"))
     assert evaluate(rated, "--metric", "my_metric:error", "--out", tmp_path / "out") == 0
     assert "<td>$^$</td>" in (tmp_path / "out" / "report.html").read_text("utf-8")
+
+
+def test_every_type_is_in_the_legend_and_leaves_the_points_to_be_seen(
+    rated: Path,
+    metric,  # type: ignore[no-untyped-def]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr("relqa_loss.evaluation.report.figure_png", lambda f: drawn.append(f) or b"")
+    long = f"blur, {50 * 'very '} strong"
+    text = rated.read_text().replace(",noise\n", ",_noise\n").replace(",blur\n", f',"{long}"\n')
+    rated.write_text(text.replace(",_noise\n", ",\n", 1))
+    assert evaluate(rated, "--metric", "my_metric:error", "--out", tmp_path / "out") == 0
+    [legend] = [drawn[0].axes[0].get_legend()]
+    words = [label.get_text() for label in legend.get_texts()]
+    assert words == ["(none)", "_noise", "blur, very very …ery very  strong"]
+    colours = [handle.get_color() for handle in legend.legend_handles]
+    assert colours == [line.get_color() for line in drawn[0].axes[0].lines[: len(words)]]
+    drawn[0].canvas.draw()
+    assert legend.get_window_extent().width < 0.7 * drawn[0].axes[0].bbox.width
 
 
 def test_short_side(rated: Path, metric, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
