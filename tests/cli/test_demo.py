@@ -84,6 +84,10 @@ def test_report_is_complete_and_self_contained(
         assert text in report, text
     # Three images, three details, and five channels before and after.
     assert report.count('src="data:image/png') == 16
+    # Scrolled by itself, not with the page, where the screen is narrow.
+    tables = report.count('<table class="figures">')
+    assert 1 == tables == report.count('<div class="wide"><table class="figures">')
+    assert ".wide { overflow-x: auto; }" in report
     for name in ("before", "after", "reference", "maps-before", "maps-after", "curve"):
         assert Image.open(out / f"{name}.png").width > 100
     assert Image.open(out / "before.png").size == (129, 97)
