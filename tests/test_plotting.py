@@ -101,6 +101,13 @@ def test_the_data_drawn_is_the_data_given(pair, relation) -> None:  # type: igno
     assert torch.allclose(torch.tensor(shown["image"].get_array()), pair[1][0].permute(1, 2, 0))
 
 
+def test_zero_has_no_minus(pair, relation) -> None:  # type: ignore[no-untyped-def]
+    faint = relation._replace(maps=-0.001 * relation.maps.abs().sign())
+    figure = plot_relation(*pair, faint, channels=["ringing", "tint"])
+    means = [axes.get_title(loc="right") for axes in figure.axes if axes.images]
+    assert means[-2:] == ["mean +0.00", "mean +0.00"]
+
+
 def test_what_is_drawn_where_nothing_is_said_of_it(pair, relation) -> None:  # type: ignore[no-untyped-def]
     figure = plot_relation(*pair, relation, channels=["ringing", "noise"])
     shown = {axes.get_title(loc="left"): axes for axes in figure.axes if axes.images}

@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 
 from relqa_loss._files import encoded, write_atomically
-from relqa_loss._html import figure_png
+from relqa_loss._html import figure_png, signed
 from relqa_loss.cli._common import (
     add_missing_option,
     add_network_options,
@@ -92,7 +92,6 @@ def run(arguments: argparse.Namespace) -> int:
                 failures.append(Failure(pair.image, str(error), pair.reference))
                 continue
             distance, score = float(outcome.relation.distance), float(outcome.relation.score)
-            minus = "−" if score < 0 else "+"
             name = encoded(pair.image.name).decode()  # Matplotlib draws no surrogates
             figure = plot_relation(
                 outcome.reference,
@@ -101,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
                 channels=channels,
                 distance_map=outcome.distance_map,
                 names=examine.network.channels,
-                title=f"{name}: distance {distance:.4f}, score {minus}{abs(score):.4f}",
+                title=f"{name}: distance {distance:.4f}, score {signed(score, 4)}",
             )
             write_atomically(targets[pair], figure_png(figure))
             if arguments.npz is not None:
