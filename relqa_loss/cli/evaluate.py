@@ -192,7 +192,7 @@ def _report(
     contenders: list[Contender],
     settings: dict[str, object],
 ) -> int:
-    from relqa_loss.evaluation.report import figure_text, write_html
+    from relqa_loss.evaluation.report import figure_text, has_direction, write_html
     from relqa_loss.evaluation.summary import summarise
 
     failures = [row for row in rows if row.error]
@@ -222,7 +222,9 @@ def _report(
         lines.append([spec, *(figure_text(metric["overall"][name]) for name in names)])
     sys.stdout.write(columns_of(lines, "<" + ">" * len(names)))
     for spec, metric in record["metrics"].items():
-        if not metric["direction_known"]:
+        if not metric["direction_known"] and not has_direction(metric):
+            say(f"note: {spec}: whether a high value is better cannot be told from these data")
+        elif not metric["direction_known"]:
             word = "better" if metric["higher_is_better"] else "worse"
             say(f"note: {spec}: a high value was taken for {word}, as fits these data")
     print(f"report: {(out / _REPORT).resolve()}")

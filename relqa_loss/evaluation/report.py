@@ -86,14 +86,20 @@ def figure_text(figure: Mapping[str, float | None]) -> str:
     return f"{figure['value']:.3f} [{shown}]"
 
 
+def has_direction(metric: Mapping[str, Any]) -> bool:
+    """Whether the data tell if a high value is better, which those of a constant do not."""
+    return metric["overall"].get("srcc", {"value": 0.0})["value"] is not None
+
+
 def _overall(metrics: Mapping[str, Any]) -> str:
     names = [name for name in _NAMES if name in next(iter(metrics.values()))["overall"]]
     lines = [["metric", *(_NAMES[name] for name in names), "a high value is"]]
     for spec, metric in metrics.items():
         direction = "better" if metric["higher_is_better"] else "worse"
-        known = "" if metric["direction_known"] else " (told from these data)"
+        if not metric["direction_known"]:
+            direction = f"{direction} (told from these data)" if has_direction(metric) else "–"
         figures = [figure_text(metric["overall"][name]) for name in names]
-        lines.append([spec, *figures, direction + known])
+        lines.append([spec, *figures, direction])
     return _table(lines)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -247,6 +248,7 @@ def test_a_constant_metric_does_not_cost_the_report(
     rated: Path,
     metric,  # type: ignore[no-untyped-def]
     tmp_path: Path,
+    capsys,
 ) -> None:
     options = ("--metric", "my_metric:error", "--metric", "my_metric:constant")
     assert evaluate(rated, *options, "--out", tmp_path / "out") == 0
@@ -255,7 +257,14 @@ def test_a_constant_metric_does_not_cost_the_report(
     [difference] = record["differences"]
     assert difference["p_bootstrap"] is None
     assert difference["p_williams"] is None
-    assert "<td>–</td><td>–</td>" in (tmp_path / "out" / "report.html").read_text("utf-8")
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert "<td>–</td><td>–</td>" in page
+    # Nor is it known whether a high value is better.
+    said = capsys.readouterr().err
+    assert "my_metric:error: a high value was taken for worse, as fits these data" in said
+    assert "my_metric:constant: whether a high value is better cannot be told from" in said
+    assert "constant: a high value was taken" not in said
+    assert re.search(r"<td>my_metric:constant</td>.*<td>–</td></tr>", page)
 
 
 def test_images_on_which_a_metric_fails_are_left_out(
