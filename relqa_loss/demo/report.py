@@ -284,11 +284,12 @@ def _maps(case: _Case, named: Sequence[str], limit: float, channels: Sequence[st
             f'<span style="color:var(--cool)">−&nbsp;{html.escape(less)}</span><br>'
             f'<span style="color:var(--accent)">+&nbsp;{html.escape(more)}</span></th>'
         )
-        for stage in (case.before, case.after):
+        for stage, when in ((case.before, "before"), (case.after, "after")):
             values = stage.relation.maps[0, list(channels).index(name)]
             source = inline(png(colourise(values, limit)))
+            label = html.escape(f"map of {name.replace('_', ' ')}, {when}")
             rows += (
-                f'<td><img class="sharp" src="{source}" alt="{html.escape(name)}">'
+                f'<td><img class="sharp" src="{source}" alt="{label}">'
                 f'<div class="mean">mean {signed(float(values.mean()), 2)}</div></td>'
             )
         rows += "</tr>"

@@ -306,10 +306,11 @@ def _case(
             f'<span style="color:var(--cool)">−&nbsp;{html.escape(less)}</span><br>'
             f'<span style="color:var(--accent)">+&nbsp;{html.escape(more)}</span></th>'
         )
-        for part in maps:
+        for part, candidate in zip(maps, (chosen, rival), strict=True):
             source = inline(png(colourise(part[k], limit)))
+            label = html.escape(f"map of {name.replace('_', ' ')}, {candidate}")
             rows += (
-                f'<td><img class="sharp" src="{source}" alt="{html.escape(name)}">'
+                f'<td><img class="sharp" src="{source}" alt="{label}">'
                 f'<div class="mean">mean {signed(float(part[k].mean()), 2)}</div></td>'
             )
         rows += "</tr>"

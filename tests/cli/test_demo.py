@@ -84,6 +84,8 @@ def test_report_is_complete_and_self_contained(
         assert text in report, text
     # Three images, three details, and five channels before and after.
     assert report.count('src="data:image/png') == 16
+    alternatives = re.findall(r'<img[^>]* alt="(.*?)"', report)
+    assert len(set(alternatives)) == len(alternatives) == 16
     # Scrolled by itself, not with the page, where the screen is narrow.
     tables = report.count('<table class="figures">')
     assert 1 == tables == report.count('<div class="wide"><table class="figures">')

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from relqa_loss._html import inline, png
+from relqa_loss._html import inline, png, style
 from relqa_loss.plotting import colourise
 from relqa_loss.selection import report
 from relqa_loss.selection.comparison import Measured, compare
@@ -133,6 +133,27 @@ def test_pictures_and_maps_are_those_of_their_candidate(tmp_path: Path) -> None:
         for mean, word in ((0.2, "+0.20"), (-0.2, "−0.20"), (0.1, "+0.10"), (-0.1, "−0.10"))
     ]
     assert cells == expected
+    # And each is told from the others where it is not seen.
+    maps = [f"map of {channel}, {name}" for channel in CHANNELS[:0:-1] for name in ("good", "bad")]
+    assert re.findall(r'alt="(map .*?)">', text) == maps
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_words_stand_out_from_the_paper(scheme: str) -> None:
+    found = re.findall(r"--(\w+): #([0-9a-f]{6})", style())
+    half = len(found) // 2  # the dark ones come second
+    colours = dict(found[:half] if scheme == "light" else found[half:])
+    assert len(colours) == half > 6
+
+    def light(name: str) -> float:
+        levels = [int(colours[name][at : at + 2], 16) / 255 for at in (0, 2, 4)]
+        linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in levels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    for name in ("ink", "soft", "accent", "cool", "good"):
+        for behind in ("paper", "card"):
+            low, high = sorted((light(name), light(behind)))
+            assert (high + 0.05) / (low + 0.05) >= 4.5, (name, behind)  # WCAG 2, AA
 
 
 def test_a_file_that_has_gone_costs_its_picture_only(tmp_path: Path) -> None:
