@@ -147,6 +147,7 @@ def plot_relation(
         ``figure.savefig(path)``.
 
     Raises:
+        TypeError: For images of integers.
         ValueError: For other shapes, a batch of several pairs, or unknown channel names.
         ImportError: If Matplotlib is not installed.
 
@@ -182,8 +183,11 @@ def plot_relation(
     if unknown:
         raise ValueError(f"unknown channels {unknown}; the maps have {tuple(names)}")
     where = maps.abs().sum(0) if distance_map is None else distance_map.detach().float().cpu()
-    if where.dim() > 2:
-        where = where.reshape(where.shape[-2:])
+    if where.dim() < 2 or where.shape[:-2].numel() != 1 or not where.numel():
+        raise ValueError(
+            f"distance_map must be h×w or 1×1×h×w (one pair), got shape {tuple(where.shape)}"
+        )
+    where = where.reshape(where.shape[-2:])
 
     columns = 3
     rows = math.ceil(len(channels) / columns)
@@ -345,6 +349,12 @@ def _single(image: Tensor, name: str) -> NDArray[np.float32]:
         image = image[0]
     if image.dim() != 3 or image.shape[0] not in (1, 3):
         raise ValueError(f"the {name} must be 3×H×W or 1×3×H×W, got shape {tuple(image.shape)}")
+    if not image.is_floating_point():
+        raise TypeError(
+            f"the {name} must be floating, in [0, 1], got {image.dtype}; divide 8-bit images by 255"
+        )
+    if not image.numel():
+        raise ValueError(f"the {name} has no pixels, got shape {tuple(image.shape)}")
     image = image.detach().float().cpu().clamp(0, 1).expand(3, -1, -1)
     array: NDArray[np.float32] = image.permute(1, 2, 0).numpy().copy()  # to paint on
     return array

@@ -204,6 +204,14 @@ def test_errors(pair, relation) -> None:  # type: ignore[no-untyped-def]
         plot_relation(reference, image.repeat(2, 1, 1, 1), relation)
     with pytest.raises(ValueError, match="one pair"):
         plot_relation(reference, image, relation._replace(maps=relation.maps.repeat(2, 1, 1, 1)))
+    for shape in ((2, 1, 16, 24), (24,), (0, 24)):
+        with pytest.raises(ValueError, match=r"distance_map must be h×w or .* got shape \("):
+            plot_relation(reference, image, relation, distance_map=torch.zeros(shape))
+    # They would be drawn white.
+    with pytest.raises(TypeError, match=r"the image must be floating.*uint8; divide .* by 255"):
+        plot_relation(reference, (255 * image).byte(), relation)
+    with pytest.raises(ValueError, match="the reference has no pixels"):
+        plot_relation(reference[..., :0], image[..., :0], relation)
 
 
 def test_colourise_is_centred_on_zero_and_saturates() -> None:
