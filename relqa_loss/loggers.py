@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from relqa_loss._inputs import check_options, check_pair
+from relqa_loss._numbers import whole_number
 from relqa_loss.functional import relate
 from relqa_loss.network.model import Relation
 from relqa_loss.network.pretrained import DEFAULT_WEIGHTS, find_weights
@@ -55,7 +56,7 @@ def log_relation(
         weights: Name or path.
 
     Raises:
-        TypeError: If the logger is none of these.
+        TypeError: If the logger is none of these, or ``images`` or ``channels`` no integer.
         ValueError: For images that cannot be compared, or fewer than one of them; for weights that
             are unknown.
         ImportError: If Matplotlib, or W&B for its runs, is not installed.
@@ -100,7 +101,8 @@ class MapLogger:
         options: Further ones of :func:`log_relation`.
 
     Raises:
-        TypeError: If the logger is not one of those, or an option is none.
+        TypeError: If the logger is not one of those, an option is none, or ``every``, ``images`` or
+            ``channels`` no integer.
         ValueError: If ``every`` is less than 1 or ``share`` outside its range, and for options that
             :func:`log_relation` refuses.
         FileNotFoundError: If weights given as a path do not exist.
@@ -116,6 +118,7 @@ class MapLogger:
     """
 
     def __init__(self, logger: Any, *, every: int = 1, share: float = 0.02, **options: Any) -> None:
+        whole_number("every", every)
         if every < 1:
             raise ValueError(f"every must be at least 1, got {every}")
         if not 0 < share <= 1:
@@ -145,6 +148,8 @@ def _check_options(
     weights: str | Path | None = None,
 ) -> None:
     """Options of :func:`log_relation`, of which Python refuses others; weights only if given."""
+    whole_number("images", images)
+    whole_number("channels", channels)
     if images < 1:
         raise ValueError(f"images must be at least 1, got {images}")
     if channels < 0:

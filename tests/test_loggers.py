@@ -225,6 +225,10 @@ def test_what_takes_no_pictures_is_refused(pair: tuple[Tensor, Tensor]) -> None:
         ({"chanels": 3}, TypeError, "chanels"),
         ({"images": 0}, ValueError, "images must be at least 1"),
         ({"channels": -1}, ValueError, "channels must not be negative"),
+        ({"channels": ["noise"]}, TypeError, r"channels must be an integer, got \['noise'\]"),
+        ({"images": 1.5}, TypeError, "images must be an integer, got 1.5"),
+        ({"every": 0.5}, TypeError, "every must be an integer, got 0.5"),
+        ({"every": "100"}, TypeError, "every must be an integer, got '100'"),
         ({"data_range": 0}, ValueError, "data_range"),
         ({"weights": "no-such"}, ValueError, "no-such"),
     ]
