@@ -46,6 +46,12 @@ def signed(value: float, digits: int = 3) -> str:
     return f"{rounded:+.{digits}f}".replace("-", "−")
 
 
+def shortened(name: str, most: int) -> str:
+    """Without the middle of what is longer, which would cover or shrink what is beside it."""
+    half = most // 2
+    return name if len(name) <= most else f"{name[:half]}…{name[-half:]}"
+
+
 def style() -> str:
     """The style sheet."""
     return resources.files("relqa_loss").joinpath("_style.css").read_text("utf-8")

@@ -219,7 +219,12 @@ def run_sample(arguments: argparse.Namespace) -> int:
                     ) from None
                 continue
             if file not in noted:  # each is used over and over
-                for note in loaded.notes:
+                height, width = loaded.pixels.shape[-2:]
+                small = min(height, width) < arguments.crop
+                sides = (
+                    f"{width}×{height}, not {arguments.crop} on each side: kept as far as it goes"
+                )
+                for note in (*loaded.notes, *([sides] if small else [])):
                     say(f"note: {file}: {note}")
                 noted.add(file)
             # What is on disk is what was distorted: the reference is rounded first.

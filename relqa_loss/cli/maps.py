@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 
 from relqa_loss._files import encoded, write_atomically
-from relqa_loss._html import figure_png, signed
+from relqa_loss._html import figure_png, shortened, signed
 from relqa_loss.cli._common import (
     add_missing_option,
     add_network_options,
@@ -16,6 +16,8 @@ from relqa_loss.cli._common import (
     resolve_device,
     say,
 )
+
+_LONGEST = 80  # letters of a name in a title, which shrinks to fit
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -92,7 +94,8 @@ def run(arguments: argparse.Namespace) -> int:
                 failures.append(Failure(pair.image, str(error), pair.reference))
                 continue
             distance, score = float(outcome.relation.distance), float(outcome.relation.score)
-            name = encoded(pair.image.name).decode()  # Matplotlib draws no surrogates
+            # Matplotlib draws no surrogates.
+            name = shortened(encoded(pair.image.name).decode(), _LONGEST)
             figure = plot_relation(
                 outcome.reference,
                 outcome.image,

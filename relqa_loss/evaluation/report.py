@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from relqa_loss._html import figure_png, inline
+from relqa_loss._html import figure_png, inline, shortened
 from relqa_loss._version import __version__
 from relqa_loss.evaluation.logistic import Logistic
 from relqa_loss.evaluation.measure import Measured
@@ -151,12 +151,6 @@ def _scatters(record: Mapping[str, Any], rows: Sequence[Measured]) -> str:
     return '<div class="plots">\n' + "\n".join(pictures) + "\n</div>"
 
 
-def _shortened(name: str, most: int = 32) -> str:
-    """Without the middle of what is so long that it would cover the points."""
-    half = most // 2
-    return name if len(name) <= most else f"{name[:half]}…{name[-half:]}"
-
-
 def _scatter(
     record: Mapping[str, Any], spec: str, metric: Mapping[str, Any], rows: Sequence[Measured]
 ) -> bytes:
@@ -194,5 +188,5 @@ def _scatter(
         legend = axes.legend(points, ["type"] * len(kinds), fontsize="x-small", markerscale=2)
         for text, kind in zip(legend.get_texts(), kinds, strict=True):
             text.set_parse_math(False)
-            text.set_text(_shortened(kind) or "(none)")
+            text.set_text(shortened(kind, 32) or "(none)")
     return figure_png(figure)

@@ -159,12 +159,27 @@ def test_what_was_decided_to_read_a_photograph_is_said(
     Image.new("RGBA", (64, 48), (200, 100, 0, 128)).save(photo)
     said = f"relqa: note: {photo}: transparent in 100% of its pixels: composited on mid-grey\n"
     out = tmp_path / "out"
-    assert (
-        engine("sample", "--photos", photo.parent, "--out", out, "-n", 2, "--operators", fade) == 0
-    )
+    options = ("--out", out, "-n", 2, "--crop", 48, "--operators", fade)
+    assert engine("sample", "--photos", photo.parent, *options) == 0
     assert capsys.readouterr().err == said
     assert engine("sheet", photo, "--out", tmp_path / "s.png", "--operators", fade) == 0
     assert capsys.readouterr().err == said
+
+
+def test_a_photograph_smaller_than_the_crop_is_said_to_be(
+    tmp_path: Path,
+    capsys,  # type: ignore[no-untyped-def]
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.new("RGB", (64, 48), (200, 100, 0)).save(photos / "small.png")
+    Image.new("RGB", (64, 64), (200, 100, 0)).save(photos / "whole.png")
+    arguments = ["engine", "sample", "--photos", str(photos), "--crop", "64", "-n", "4"]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    notes = [line for line in capsys.readouterr().err.splitlines() if "note" in line]
+    assert notes == [
+        f"relqa: note: {photos / 'small.png'}: 64×48, not 64 on each side: kept as far as it goes"
+    ]
 
 
 def test_sample_is_seeded(photos: Path) -> None:

@@ -101,6 +101,12 @@ def test_what_is_drawn_is_the_pair_that_was_asked_for(
     assert maps(*folders, "--out", out, "--channels", "tint, noise", weights=weights) == 2
     code = maps(*folders, "--out", out, "--allow-missing", "--force", weights=weights)
     assert code == 0
+    long = photos / f"{'x' * 100}{'y' * 100}.png"
+    (folders[0] / "a.png").rename(long)
+    assert maps(long, long, "--out", photos / "long.png", weights=weights) == 0
+    # A title shrinks to fit: distance and score are to be read.
+    assert drawn.pop()[3]["title"].startswith(f"{'x' * 40}…{'y' * 36}.png: distance 0.0000")
+    long.rename(folders[0] / "a.png")
     images = read_image(folders[1] / "a.jpg"), read_image(folders[0] / "a.png")
     expected = relate(*(image[None] for image in images), weights=weights)
     network = load_pretrained(weights)
