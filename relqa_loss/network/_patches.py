@@ -174,7 +174,9 @@ class _Filtered(QuickFunction):
             grad = from_patches(last(responses) @ filters.T)
         share = (1 / SIDE**2) * plain[:, :, :, None, :, None]
         apart = *plain.shape[:3], SIDE, plain.shape[3], SIDE
-        return (grad.view(apart) + share * signs.view(apart)).view(grad.shape), None, None
+        # In place as far as may be: new memory costs more than arithmetic.
+        signed = times(signs.to(grad.dtype).view(apart), share)
+        return plus(grad.view(apart), signed).view(grad.shape), None, None
 
 
 class _Product(QuickFunction):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from relqa_loss.network._function import QuickFunction
-from relqa_loss.network._layout import one_by_one_on_a_cpu, plus, repeated, sum_blocks
+from relqa_loss.network._layout import one_by_one_on_a_cpu, plus, repeated, sum_blocks, times
 from relqa_loss.network._precision import full_precision
 from relqa_loss.network._windows import coarser, plus_coarser_adjoint
 
@@ -184,11 +184,13 @@ def _signed(grad: Tensor, signs: Tensor, level: int) -> Tensor:
     halvings = _GATHER - level
     if halvings <= 0:
         return grad * signs
-    grad, times = 0.25**halvings * grad, 2**halvings
+    grad, side = 0.25**halvings * grad, 2**halvings
+    # Signs as numbers of their own, not within the product: that would be a tensor more.
+    signs = signs.to(grad.dtype)
     if not _many(signs, level):
-        return repeated(grad, times) * signs
-    columns = grad.repeat_interleave(times, -1).unsqueeze(-2)
-    return (_rows(signs, times) * columns).view(signs.shape)
+        return times(signs, repeated(grad, side))
+    columns = grad.repeat_interleave(side, -1).unsqueeze(-2)
+    return times(_rows(signs, side), columns).view(signs.shape)
 
 
 def _rows(image: Tensor, count: int) -> Tensor:
