@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from relqa_loss.network._function import QuickFunction
-from relqa_loss.network._layout import first, last, plus, repeated, times
+from relqa_loss.network._layout import first, last, plus, repeated, sum_blocks, times
 from relqa_loss.network._lean import saturate, saturation_slope
 from relqa_loss.network._patches import saturated_cells
 
@@ -87,7 +87,8 @@ class _Joined(QuickFunction):
         for level in range(levels):
             grad = to_visible[level]
             if to_density is not None:
-                own = saturation_slope(visible[level]) * (to_density * weights[level][:, 0])
+                slope = saturation_slope(visible[level])
+                own = times(slope, to_density * weights[level][:, 0])
                 grad = own if grad is None else own + grad
             if finer is not None:
                 grad = finer if grad is None else plus(grad, finer)
@@ -110,6 +111,5 @@ def _with_copies(cells: Tensor, coarse: Tensor) -> Tensor:
 
 
 def _without_copies(grad: Tensor) -> Tensor:
-    """The transpose, for the coarse cells: sums over blocks of 2×2."""
-    rows = grad[:, ::2] + grad[:, 1::2]
-    return rows[:, :, ::2] + rows[:, :, 1::2]
+    """The transpose, for the coarse cells."""
+    return last(sum_blocks(first(grad)))
