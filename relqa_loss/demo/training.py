@@ -144,6 +144,8 @@ def train_restorer(
         loss_value: Tensor = loss_fn(model(degraded), target)
         optimiser.zero_grad(set_to_none=True)
         loss_value.backward()  # type: ignore[no-untyped-call]
+        # Every step is longer than this, so all weigh alike. Clipped at a norm that none of them
+        # reaches, networks of three seeds were no better.
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         losses.append(float(loss_value.detach()))
