@@ -73,6 +73,12 @@ def say(message: str) -> None:
     print(f"relqa: {message}", file=sys.stderr)
 
 
+def say_notes(file: str | Path, notes: Iterable[str]) -> None:
+    """What had to be decided to read a file, a line each on stderr."""
+    for note in notes:
+        say(f"note: {file}: {note}")
+
+
 def refuse_inputs(target: str | Path, inputs: Iterable[Path], option: str) -> None:
     """Keep an output option from replacing one of the images.
 

@@ -20,6 +20,7 @@ from relqa_loss.cli._common import (
     progress,
     refuse_inputs,
     say,
+    say_notes,
 )
 from relqa_loss.cli._sheets import (
     SEVERITIES,
@@ -148,8 +149,7 @@ def run_sheet(arguments: argparse.Namespace) -> int:
     photo = thumbnail(loaded.pixels, 2 * arguments.tile)
     sheet = bank_sheet(photo, operators, arguments.tile, arguments.seed)
     write_atomically(arguments.out, png(sheet))
-    for note in loaded.notes:
-        say(f"note: {arguments.photo}: {note}")
+    say_notes(arguments.photo, loaded.notes)
     print(f"{arguments.out}: {len(operators)} operators at severities {SEVERITIES}")
     return 0
 
@@ -219,14 +219,12 @@ def run_sample(arguments: argparse.Namespace) -> int:
                     ) from None
                 continue
             if file not in noted:  # each is used over and over
-                height, width = loaded.pixels.shape[-2:]
-                small = min(height, width) < arguments.crop
-                sides = (
-                    f"{width}×{height}, not {arguments.crop} on each side: kept as far as it goes"
-                )
-                for note in (*loaded.notes, *([sides] if small else [])):
-                    say(f"note: {file}: {note}")
                 noted.add(file)
+                say_notes(file, loaded.notes)
+                height, width = loaded.pixels.shape[-2:]
+                if min(height, width) < arguments.crop:
+                    sides = f"{width}×{height}, not {arguments.crop} on each side"
+                    say_notes(file, [f"{sides}: kept as far as it goes"])
             # What is on disk is what was distorted: the reference is rounded first.
             photo = (_crop(loaded.pixels, arguments.crop, seed) * 255).round() / 255
             sample = engine.sample(photo, seed)

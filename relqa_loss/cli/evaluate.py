@@ -19,6 +19,7 @@ from relqa_loss.cli._common import (
     progress,
     resolve_device,
     say,
+    say_notes,
     write_text,
 )
 from relqa_loss.cli._group import process_group
@@ -122,7 +123,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _say_notes(notes: Sequence[tuple[Path, str]]) -> None:
     """What had to be decided to read the files, which may be all of them."""
     for path, note in notes[:_NAMED]:
-        say(f"note: {path}: {note}")
+        say_notes(path, [note])
     if len(notes) > _NAMED:
         say(f"note: {len(notes)} such notes in all")
 

@@ -15,6 +15,7 @@ from relqa_loss.cli._common import (
     refuse_inputs,
     resolve_device,
     say,
+    say_notes,
 )
 
 _LONGEST = 80  # letters of a name in a title, which shrinks to fit
@@ -108,8 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
             write_atomically(targets[pair], figure_png(figure))
             if arguments.npz is not None:
                 _write_npz(arguments.npz, outcome.relation.maps[0], examine.network.channels)
-            for note in outcome.notes:
-                say(f"note: {pair.image}: {note}")
+            say_notes(pair.image, outcome.notes)
             print(f"{targets[pair]}: {outcome.words}")
             advance(note=pair.image.name)
     for failure in failures:

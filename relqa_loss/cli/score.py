@@ -21,6 +21,7 @@ from relqa_loss.cli._common import (
     refuse_inputs,
     resolve_device,
     say,
+    say_notes,
     terminal_width,
     write_text,
 )
@@ -165,8 +166,7 @@ def _report(
         if "-" not in (arguments.json, arguments.csv):
             sys.stdout.write(_table(rows))
         for row in rows:
-            for note in row["notes"]:
-                say(f"note: {row['image']}: {note}")
+            say_notes(row["image"], row["notes"])
         for failure in failures[: len(failures) - left]:
             # A sentence from the library often names the file already.
             named = str(failure.image) in failure.error

@@ -167,8 +167,8 @@ def run(arguments: argparse.Namespace) -> int:
     # One of an earlier run may recommend another candidate, and --no-report would leave it.
     (out / _REPORT).unlink(missing_ok=True)
     write_atomically(out / _RESULT, (json.dumps(document, indent=1) + "\n").encode())
-    _say_failures(failures)
-    _say_notes(notes)
+    _say("error", failures, f"files in all could not be used; {_RESULT} names them")
+    _say("note", notes, f"notes in all; {_RESULT} has them")
     sys.stdout.write(_text(comparison))
     if not arguments.no_report:
         from relqa_loss.cli._pairs import Pair
@@ -329,15 +329,16 @@ def _text(comparison: Comparison) -> str:
     return f"{columns_of(rows, '<>>><')}\n{comparison.reason}\n"
 
 
-def _say_failures(failures: Sequence[tuple[str, str, str]]) -> None:
+def _say(word: str, found: Sequence[tuple[str, str, str]], rest: str) -> None:
+    """Candidate, image and text: the first of each candidate, and how many there are."""
     counts: dict[str, int] = {}
-    for candidate, image, error in failures:
+    for candidate, image, text in found:
         counts[candidate] = counts.get(candidate, 0) + 1
         if counts[candidate] <= _NAMED:
-            say(f"error: {candidate}: {error if image in error else f'{image}: {error}'}")
+            say(f"{word}: {candidate}: {text if image in text else f'{image}: {text}'}")
     for candidate, count in counts.items():
         if count > _NAMED:
-            say(f"error: {candidate}: {count} files in all could not be used; {_RESULT} names them")
+            say(f"{word}: {candidate}: {count} {rest}")
 
 
 def _notes_of(rows: Sequence[Row], folders: dict[str, Path]) -> list[tuple[str, str, str]]:
@@ -352,17 +353,6 @@ def _notes_of(rows: Sequence[Row], folders: dict[str, Path]) -> list[tuple[str, 
                 (_REFERENCES, row.key, text) if reference else (row.candidate, row.image, text)
             )
     return sorted(found, key=lambda each: (order[each[0]], each[1:]))
-
-
-def _say_notes(notes: Sequence[tuple[str, str, str]]) -> None:
-    counts: dict[str, int] = {}
-    for candidate, image, note in notes:
-        counts[candidate] = counts.get(candidate, 0) + 1
-        if counts[candidate] <= _NAMED:
-            say(f"note: {candidate}: {image}: {note}")
-    for candidate, count in counts.items():
-        if count > _NAMED:
-            say(f"note: {candidate}: {count} notes in all; {_RESULT} has them")
 
 
 def _document(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from torch import Tensor
 from torch.autograd import Function
 
 
@@ -20,4 +21,14 @@ class QuickFunction(Function):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        cls.forward.__signature__ = inspect.signature(cls.forward)  # type: ignore[attr-defined]
+        if "forward" in vars(cls):  # not that of PyTorch's own class
+            cls.forward.__signature__ = inspect.signature(cls.forward)  # type: ignore[attr-defined]
+
+
+class SteeredFunction(QuickFunction):
+    """A function that is linear in its first input, and steered by others, which have no gradient:
+    they are all that its backward pass needs."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[1:])

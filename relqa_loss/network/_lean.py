@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relqa_loss.network._function import QuickFunction
+from relqa_loss.network._function import QuickFunction, SteeredFunction
 from relqa_loss.network._layout import (
     by_position,
     depth_to_space,
@@ -200,17 +200,11 @@ class _FrozenConv(QuickFunction):
         return to_image, None, None, None
 
 
-class _GatedStep(QuickFunction):
+class _GatedStep(SteeredFunction):
     @staticmethod
     def forward(image: Tensor, reduce: Tensor, gate: Tensor, mix: Tensor) -> Tensor:
         gated = times(F.conv2d(image, reduce, stride=2), gate)
         return plus(F.conv2d(gated, mix, padding=1), gated)
-
-    @staticmethod
-    def setup_context(
-        ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Tensor], output: Tensor
-    ) -> None:
-        ctx.save_for_backward(*inputs[1:])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:

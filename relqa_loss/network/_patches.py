@@ -14,8 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relqa_loss.network._function import QuickFunction
-from relqa_loss.network._layout import first, last, plus, sum_blocks, times
+from relqa_loss.network._function import QuickFunction, SteeredFunction
+from relqa_loss.network._layout import (
+    depth_to_space,
+    first,
+    last,
+    plus,
+    space_to_depth,
+    sum_blocks,
+    times,
+)
 from relqa_loss.network._lean import saturate, saturation_slope, slope
 from relqa_loss.network._precision import full_precision
 
@@ -40,16 +48,7 @@ def from_patches(patches: Tensor, colours: int = 3) -> Tensor:
 
 def merge(cells: Tensor) -> Tensor:
     """2×2 cells to one, nothing discarded: N×h×w×C → N×h/2×w/2×4·C."""
-    count, rows, columns, channels = cells.shape
-    apart = cells.reshape(count, rows // 2, 2, columns // 2, 2 * channels)
-    return apart.transpose(2, 3).reshape(count, rows // 2, columns // 2, 4 * channels)
-
-
-def apart(cells: Tensor) -> Tensor:
-    """Inverse of :func:`merge`."""
-    count, rows, columns, channels = cells.shape
-    pairs = cells.reshape(count, rows, columns, 2, channels // 2).transpose(2, 3)
-    return pairs.reshape(count, 2 * rows, 2 * columns, channels // 4)
+    return last(space_to_depth(first(cells)))
 
 
 def patch_kernel(weight: Tensor) -> Tensor:
@@ -179,14 +178,10 @@ class _Filtered(QuickFunction):
         return plus(grad.view(apart), signed).view(grad.shape), None, None
 
 
-class _Product(QuickFunction):
+class _Product(SteeredFunction):
     @staticmethod
     def forward(cells: Tensor, weight: Tensor) -> Tensor:
         return cells @ weight
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[1])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
@@ -195,14 +190,10 @@ class _Product(QuickFunction):
             return grad @ weight.T, None
 
 
-class _Mixed(QuickFunction):
+class _Mixed(SteeredFunction):
     @staticmethod
     def forward(cells: Tensor, weight: Tensor) -> Tensor:
         return _convolved(cells, weight)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[1])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
@@ -211,24 +202,19 @@ class _Mixed(QuickFunction):
             return _convolved_back(grad, weight), None
 
 
-class _Stepped(QuickFunction):
+class _Stepped(SteeredFunction):
     @staticmethod
     def forward(cells: Tensor, weight: Tensor, gate: Tensor, kernel: Tensor) -> Tensor:
         gated = times(merge(cells) @ weight, gate)
         return plus(_convolved(gated, kernel), gated)
 
     @staticmethod
-    def setup_context(
-        ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Tensor], output: Tensor
-    ) -> None:
-        ctx.save_for_backward(*inputs[1:])
-
-    @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         weight, gate, kernel = ctx.saved_tensors
         with full_precision(grad):  # a backward pass may be called under autocast
             to_gated = plus(_convolved_back(grad, kernel), grad)
-            return apart(times(to_gated, gate) @ weight.T), None, None, None
+            to_merged = times(to_gated, gate) @ weight.T
+        return last(depth_to_space(first(to_merged))), None, None, None
 
 
 class _Magnitudes(QuickFunction):

@@ -75,7 +75,9 @@ def test_what_has_been_published_is_loaded_by_its_path_and_can_be_published_agai
     assert shipped.read_bytes() == content
 
 
-@pytest.mark.parametrize("name", ["../first", "", "a/b", "first.safetensors", "Manifest"])
+@pytest.mark.parametrize(
+    "name", ["../first", "", "a/b", "first.safetensors", "manifest", "Manifest"]
+)
 def test_names_that_are_those_of_no_file_are_refused(
     weights: Path, tmp_path: Path, name: str
 ) -> None:
